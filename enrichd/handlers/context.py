@@ -1,0 +1,52 @@
+"""What a handler is given beside its payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from enrichd.providers.waterfall import Providers
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One lead of a batch that is already done."""
+
+    status: Literal["completed", "failed"]
+    result: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+
+
+class JobContext(Protocol):
+    """A run's view of the world: who it is for, the providers, progress, and a batch's finished leads.
+
+    A handler stops when it is cancelled (asyncio.CancelledError: clean up and let it pass).
+    """
+
+    job_id: UUID
+    workspace_id: str
+    provider_id: str
+    attempt: int
+
+    @property
+    def providers(self) -> Providers:
+        """Return the process's data providers, opened at first use."""
+
+    async def progress(self, done: int, total: int) -> None:
+        """Say how far the job is; written at most once a second, so calling it often is cheap."""
+
+    async def finished_items(self) -> Mapping[str, Item]:
+        """Return a batch's leads that earlier attempts finished, by item key."""
+
+    async def record_item(
+        self,
+        key: str,
+        *,
+        status: Literal["completed", "failed"],
+        result: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep one finished lead durably. Raises ClaimLost when the run no longer owns its job."""

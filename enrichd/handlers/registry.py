@@ -1,0 +1,63 @@
+"""Which handler runs which job type, and how plug-ins join in.
+
+A handler is an `async def handler(payload, context)` that returns an outcome or a dict (the result). It is found by the
+job's type; its payload model is found the same way in `domain/payloads.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from enrichd.domain import payloads
+from enrichd.domain.outcomes import Outcome
+from enrichd.errors import InvalidSetting
+from enrichd.handlers.context import JobContext
+
+Handler: TypeAlias = Callable[[Any, JobContext], Awaitable[Outcome | Mapping[str, Any]]]
+Payload = TypeVar("Payload", bound=BaseModel)
+TypedHandler: TypeAlias = Callable[[Payload, JobContext], Awaitable[Outcome | Mapping[str, Any]]]
+
+HANDLERS: dict[str, Handler] = {}
+
+
+def handles(model: type[Payload]) -> Callable[[TypedHandler[Payload]], TypedHandler[Payload]]:
+    """Register the decorated handler for the job type whose payload is `model`."""
+    job_type = payloads.type_of(model)
+
+    def register(handler: TypedHandler[Payload]) -> TypedHandler[Payload]:
+        if job_type in HANDLERS and HANDLERS[job_type] is not handler:
+            raise ValueError(f"job type {job_type!r} has a handler already")
+        HANDLERS[job_type] = handler
+        return handler
+
+    return register
+
+
+def load_handlers(plugins: Iterable[str] = ()) -> None:
+    """Import the built-in handlers and the modules of `ENRICHD_PLUGINS`, which register themselves.
+
+    Raises InvalidSetting naming the module that cannot be imported.
+    """
+    for name in BUILT_IN:
+        importlib.import_module(f"enrichd.handlers.{name}")
+    for name in plugins:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise InvalidSetting(
+                f"ENRICHD_PLUGINS: cannot import {name!r}: {type(error).__name__}: {error}",
+                hint="Give modules that Python can import from here, separated by commas.",
+            ) from error
+
+
+BUILT_IN = (
+    "single_lead",
+    "batch_leads",
+    "email_validation",
+    "company_update",
+    "social_discovery",
+)
