@@ -17,8 +17,10 @@ from typing import Literal
 
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.rdata
+import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
@@ -39,6 +41,7 @@ KEPT_MAX = 20_000
 LOOKUPS_AT_ONCE = 64
 """Each holds one socket. A usual descriptor limit is 1024."""
 MX_RECORDS_MAX = 20
+PUBLIC_NAME = dns.name.from_text("a.root-servers.net.")
 NAT64 = ipaddress.ip_network("64:ff9b::/32")
 # Private for IANA; `is_global` of older Python 3.11 thinks otherwise.
 PROTOCOL_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")
@@ -61,12 +64,16 @@ class _Trouble(Exception):
         self.reason = reason
 
 
-class _NotThere(Exception):
-    """The name does not exist; `ttl_s` is how long that holds."""
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What a nameserver said to one question."""
 
-    def __init__(self, ttl_s: float) -> None:
-        super().__init__()
-        self.ttl_s = ttl_s
+    records: tuple[dns.rdata.Rdata, ...]
+    ttl_s: float
+    exists: bool
+    """False: NXDOMAIN. True without records: the name has none of this type."""
+    is_vouched: bool
+    """A no comes with the SOA of the zone that says so."""
 
 
 class Resolver:
@@ -84,6 +91,7 @@ class Resolver:
         self._room = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._mail_hosts: KeptAnswers[MailHosts] = KeptAnswers(kept_max=KEPT_MAX)
         self._addresses: KeptAnswers[HostAddresses] = KeptAnswers(kept_max=KEPT_MAX)
+        self._knows_public_names: KeptAnswers[bool] = KeptAnswers(kept_max=1)
 
     async def mail_hosts(self, domain: str) -> MailHosts:
         """Return where a domain takes its mail; never raises for anything DNS does.
@@ -118,20 +126,41 @@ class Resolver:
         if name is None:
             return MailHosts(found=False, reason="domain_invalid"), KEEP_S_MAX
         deadline = time.monotonic() + self._timeout_s
-        try:
-            answer, ttl_s = await self._ask(name, "MX", deadline)
-        except _NotThere as gone:
-            return MailHosts(found=False, reason="domain_not_found"), gone.ttl_s
-        if answer:
-            return _from_mx(answer), ttl_s
-        return await self._fall_back(name, ttl_s, deadline)
+        reply = await self._ask(name, "MX", deadline)
+        if reply.records:
+            return _from_mx(reply.records), reply.ttl_s
+        if reply.exists:
+            hosts, ttl_s = await self._fall_back(name, reply.ttl_s, deadline)
+        else:
+            hosts, ttl_s = MailHosts(found=False, reason="domain_not_found"), reply.ttl_s
+        if hosts.found is False and not reply.is_vouched and not await self._is_public(deadline):
+            return MailHosts(found=None, reason="dns_not_public"), KEEP_TROUBLE_S
+        return hosts, ttl_s
+
+    async def _is_public(self, deadline: float) -> bool:
+        """Say whether the nameserver knows the public internet at all.
+
+        Behind some firewalls, and in containers, it says NXDOMAIN to everything but a few names.
+        That must not turn every address in the world invalid. Such a no lacks the SOA that RFC 2308
+        demands, but so does one from the cache of an honest dnsmasq: hence a second question, about
+        a name that exists.
+        """
+
+        async def look_up() -> tuple[bool, float]:
+            try:
+                is_known = bool((await self._ask(PUBLIC_NAME, "A", deadline)).records)
+            except _Trouble:
+                is_known = False
+            return is_known, KEEP_S_MAX if is_known else KEEP_TROUBLE_S
+
+        return await self._knows_public_names.get("", look_up)
 
     async def _fall_back(
         self, name: dns.name.Name, ttl_s: float, deadline: float
     ) -> tuple[MailHosts, float]:
+        v4, v6, addresses_ttl_s = await self._both_families(name, deadline)
+        ttl_s = min(ttl_s, addresses_ttl_s)
         fallback: Literal["a", "aaaa"]
-        (v4, v4_ttl_s), (v6, v6_ttl_s) = await self._both_families(name, deadline)
-        ttl_s = min(ttl_s, v4_ttl_s, v6_ttl_s)
         if any(is_public_address(text) for text in v4):
             fallback = "a"
         elif any(is_public_address(text) for text in v6):
@@ -147,10 +176,10 @@ class Resolver:
         # A parked website publishes "v=spf1 -all" and often no null MX. Without the record, or
         # without an answer, nothing is known, and that must not cost the address its verdict.
         try:
-            answer, _ = await self._ask(name, "TXT", deadline)
-        except (_Trouble, _NotThere):
+            reply = await self._ask(name, "TXT", deadline)
+        except _Trouble:
             return False
-        texts = (b"".join(rdata.strings) for rdata in answer if isinstance(rdata, TXT))
+        texts = (b"".join(rdata.strings) for rdata in reply.records if isinstance(rdata, TXT))
         return any(text.lower().split() == [b"v=spf1", b"-all"] for text in texts)
 
     async def _look_up_addresses(self, host: str) -> tuple[HostAddresses, float]:
@@ -161,72 +190,66 @@ class Resolver:
         if (name := _absolute(host)) is None:
             return HostAddresses((), "host_not_found"), KEEP_S_MAX
         deadline = time.monotonic() + self._timeout_s
-        (v4, v4_ttl_s), (v6, v6_ttl_s) = await self._both_families(name, deadline)
+        v4, v6, ttl_s = await self._both_families(name, deadline)
         public = tuple(text for text in (*v4, *v6) if is_public_address(text))
         reason = None if public else "address_not_public" if v4 or v6 else "host_not_found"
-        return HostAddresses(public, reason), min(v4_ttl_s, v6_ttl_s)
+        return HostAddresses(public, reason), ttl_s
 
     async def _both_families(
         self, name: dns.name.Name, deadline: float
-    ) -> tuple[tuple[list[str], float], tuple[list[str], float]]:
-        """Return the A and the AAAA records with their lifetimes.
+    ) -> tuple[list[str], list[str], float]:
+        """Return the texts of the A and of the AAAA records, and how long they hold.
 
-        Raises _Trouble only if one of them failed and the other has nothing.
+        Raises _Trouble only if one question failed and the other found nothing.
         """
-        families = []
-        troubles = []
+        found: list[list[str]] = []
+        ttl_s, trouble = KEEP_S_MAX, None
         for rtype in ("A", "AAAA"):
             try:
-                answer, ttl_s = await self._ask(name, rtype, deadline)
-            except _NotThere as gone:
-                answer, ttl_s = [], gone.ttl_s
-            except _Trouble as trouble:
-                answer, ttl_s = [], KEEP_TROUBLE_S
-                troubles.append(trouble)
-            families.append(([rdata.to_text() for rdata in answer], ttl_s))
-        if troubles and not any(texts for texts, _ in families):
-            raise troubles[0]
-        return families[0], families[1]
+                reply = await self._ask(name, rtype, deadline)
+            except _Trouble as this:
+                found.append([])
+                ttl_s, trouble = KEEP_TROUBLE_S, this
+            else:
+                found.append([rdata.to_text() for rdata in reply.records])
+                ttl_s = min(ttl_s, reply.ttl_s)
+        v4, v6 = found
+        if trouble is not None and not v4 and not v6:
+            raise trouble
+        return v4, v6, ttl_s
 
-    async def _ask(
-        self, name: dns.name.Name, rtype: str, deadline: float
-    ) -> tuple[list[dns.rdata.Rdata], float]:
-        """Return the records of one type, possibly none, and how long they hold.
-
-        Raises _NotThere for a name that does not exist and _Trouble for everything that is no
-        answer.
-        """
+    async def _ask(self, name: dns.name.Name, rtype: str, deadline: float) -> _Reply:
+        """Ask one question; raise _Trouble for everything that is no answer."""
         if (reason := self._circuit.refuses()) is not None:
             raise _Trouble(reason)
         try:
-            answer = await self._resolve(name, rtype, deadline - time.monotonic())
+            reply = await self._resolve(name, rtype, deadline - time.monotonic())
         except _Trouble as trouble:
             self._circuit.note(trouble.reason)
-            raise
-        except _NotThere:
-            self._circuit.note(None)
             raise
         except asyncio.CancelledError:
             self._circuit.abandon()
             raise
         self._circuit.note(None)
-        return list(answer.rrset or ()), _kept_for(answer.chaining_result.minimum_ttl)
+        return reply
 
-    async def _resolve(
-        self, name: dns.name.Name, rtype: str, lifetime_s: float
-    ) -> dns.resolver.Answer:
+    async def _resolve(self, name: dns.name.Name, rtype: str, lifetime_s: float) -> _Reply:
         try:
-            return await self._configured().resolve(
+            answer = await self._configured().resolve(
                 name, rtype, raise_on_no_answer=False, lifetime=max(0.0, lifetime_s), search=False
             )
         except dns.resolver.NXDOMAIN as gone:
-            raise _NotThere(_kept_for(_negative_ttl_s(gone, name))) from None
+            return _negative(name, gone.kwargs["responses"][name], exists=False)
         except dns.resolver.NoResolverConfiguration:
             raise _Trouble("no_resolver") from None
         except (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout) as error:
             raise _Trouble(reason_of(error)) from None
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise _Trouble("dns_garbled") from error
+        if answer.rrset is None:
+            return _negative(name, answer.response, exists=True)
+        ttl_s = _kept_for(answer.chaining_result.minimum_ttl)
+        return _Reply(tuple(answer.rrset), ttl_s, exists=True, is_vouched=True)
 
     def _configured(self) -> dns.asyncresolver.Resolver:
         # The file is read again after an outage: a laptop that changed networks, a container whose
@@ -309,6 +332,12 @@ def _kept_for(ttl_s: float) -> float:
     return min(max(float(ttl_s), KEEP_S_MIN), KEEP_S_MAX)
 
 
-def _negative_ttl_s(gone: dns.resolver.NXDOMAIN, name: dns.name.Name) -> float:
-    response = gone.kwargs["responses"].get(name)
-    return float(response.resolve_chaining().minimum_ttl) if response else KEEP_S_MIN
+def _negative(name: dns.name.Name, response: dns.message.QueryMessage, *, exists: bool) -> _Reply:
+    chain = response.resolve_chaining()
+    is_vouched = any(
+        rrset.rdtype == dns.rdatatype.SOA
+        and (name.is_subdomain(rrset.name) or chain.canonical_name.is_subdomain(rrset.name))
+        for rrset in response.authority
+    )
+    ttl_s = _kept_for(chain.minimum_ttl) if is_vouched else KEEP_S_MIN
+    return _Reply((), ttl_s, exists=exists, is_vouched=is_vouched)

@@ -88,6 +88,28 @@ async def test_a_domain_that_does_not_exist_is_certain(resolver):
     assert await resolver.mail_hosts("nowhere.example") == expected
 
 
+@pytest.mark.parametrize(
+    "zones", [{}, {"acme.example": {"TXT": ['"x"']}}, {"acme.example": {"A": ["203.0.113.80"]}}]
+)
+async def test_a_nameserver_that_knows_nothing_of_the_internet_is_not_believed(zones):
+    with DnsServer(zones, vouches=False) as walled_in:
+        resolver = Resolver([walled_in.address])
+
+        expected = MailHosts(found=None, reason="dns_not_public")
+        assert await resolver.mail_hosts("acme.example") == expected
+
+
+async def test_a_no_without_its_zone_is_believed_of_one_that_knows_the_internet():
+    with DnsServer({"a.root-servers.net": {"A": ["198.41.0.4"]}}, vouches=False) as forwarder:
+        resolver = Resolver([forwarder.address])
+        names = [f"gone{i}.example" for i in range(20)]
+
+        answers = await asyncio.gather(*(resolver.mail_hosts(name) for name in names))
+
+        assert {answer.reason for answer in answers} == {"domain_not_found"}
+        assert forwarder.asked("a.root-servers.net") == 1
+
+
 @pytest.mark.parametrize("name", ["", "a..b", "x" * 64 + ".com", "." * 3])
 async def test_what_is_no_name_is_never_asked_for(server, resolver, name):
     expected = MailHosts(found=False, reason="domain_invalid")

@@ -52,11 +52,14 @@ class DnsServer:
         port: int = 0,
         ttl_s: int = 300,
         truncated: Sequence[str] = (),
+        vouches: bool = True,
     ) -> None:
         self.zones: MutableMapping[str, Zone] = dict(zones or {})
         self.ttl_s = ttl_s
         self.truncated = set(truncated)
         """Names whose records come over TCP only."""
+        self.vouches = vouches
+        """Whether a no carries the zone's SOA, as RFC 2308 demands and many a forwarder forgets."""
         self.queries: Counter[tuple[str, str, str]] = Counter()
         """How often was asked, by (name, type, "udp" or "tcp")."""
         self._was_asked = threading.Event()
@@ -143,6 +146,8 @@ class DnsServer:
                 break
             reply.add_answer(*RR.fromZone(f"{name}. {self.ttl_s} IN CNAME {alias[0]}"))
             name = alias[0].rstrip(".").lower()
+        if not self.vouches:
+            return
         soa = SOA("ns.invalid.", "hostmaster.invalid.", (1, 60, 60, 60, self.ttl_s))
         reply.add_auth(RR(name or ".", QTYPE.SOA, ttl=self.ttl_s, rdata=soa))
 
