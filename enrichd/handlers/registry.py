@@ -1,7 +1,7 @@
 """Which handler runs which job type, and how plug-ins join in.
 
-A handler is an `async def handler(payload, context)` that returns an outcome or a dict (the result). It is found by the
-job's type; its payload model is found the same way in `domain/payloads.py`.
+A handler is an `async def handler(payload, context)` that returns an outcome or a dict (the result).
+It is found by the job's type; its payload model is found the same way in `domain/payloads.py`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,18 @@ def handles(model: type[Payload]) -> Callable[[TypedHandler[Payload]], TypedHand
 
 
 def load_handlers(plugins: Iterable[str] = ()) -> None:
-    """Import the built-in handlers and the modules of `ENRICHD_PLUGINS`, which register themselves.
+    """Import the built-in handlers and the plug-ins' modules, which register themselves."""
+    for name in BUILT_IN:
+        importlib.import_module(f"enrichd.handlers.{name}")
+    load_plugins(plugins)
+
+
+def load_plugins(names: Iterable[str]) -> None:
+    """Import the modules of `ENRICHD_PLUGINS`.
 
     Raises InvalidSetting naming the module that cannot be imported.
     """
-    for name in BUILT_IN:
-        importlib.import_module(f"enrichd.handlers.{name}")
-    for name in plugins:
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:

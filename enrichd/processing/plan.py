@@ -1,0 +1,76 @@
+"""What a worker may claim from: the open lanes, and whether they were seen empty."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from itertools import groupby
+
+from enrichd.errors import Unavailable
+from enrichd.store import lanes
+from enrichd.store.database import Database
+from enrichd.store.jobs import Lane
+from enrichd.store.lanes import OpenLane
+
+REFRESH_S = 1.0
+
+
+class Plan:
+    """A worker's view of the lanes, at most a second old."""
+
+    def __init__(self) -> None:
+        self._lanes: list[OpenLane] = []
+        self._read_at = float("-inf")
+        self._look_at = float("-inf")
+        self._turn = 0
+
+    @property
+    def is_known_empty(self) -> bool:
+        """Say whether the last look found less than there was room for, and none was due since."""
+        return asyncio.get_running_loop().time() < self._look_at
+
+    def forget_empty(self) -> None:
+        """Look again at once, with fresh lanes."""
+        self._look_at = self._read_at = float("-inf")
+
+    def pause_s(self) -> float:
+        """Return the seconds until it is worth looking again."""
+        return max(self._look_at - asyncio.get_running_loop().time(), 0.0)
+
+    def note(self, room: int, claimed: int, *, next_look_s: float) -> None:
+        """Note what a claim brought: less than the room means that every lane is empty now."""
+        if claimed < room:
+            jitter = random.uniform(0.75, 1.25)
+            self._look_at = asyncio.get_running_loop().time() + next_look_s * jitter
+
+    async def refresh(self, database: Database) -> None:
+        """Read the lanes again if they are older than a second."""
+        now = asyncio.get_running_loop().time()
+        if now - self._read_at < REFRESH_S or self.is_known_empty:
+            return
+        try:
+            async with database.connection() as conn:
+                self._lanes = await lanes.open_lanes(conn)
+        except Unavailable:
+            return  # The turn meets the same outage and waits for its end.
+        self._read_at = now
+
+    def lines(self, room: int) -> list[Lane]:
+        """Return a claim's plan: strict priority, and inside it the lanes in turn."""
+        if not room:
+            return []
+        self._turn += 1
+        plan: list[Lane] = []
+        for _, same in groupby(self._lanes, key=lambda lane: lane.priority):
+            group = list(same)
+            start = self._turn % len(group)
+            plan += [
+                Lane(
+                    lane.priority,
+                    lane.provider_id,
+                    min(room, lane.inflight_cap or room),
+                    lane.floor_rank,
+                )
+                for lane in group[start:] + group[:start]
+            ]
+        return plan

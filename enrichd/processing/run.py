@@ -1,0 +1,100 @@
+"""One run of one job: parse, find the handler, run it, and say how it ended.
+
+This is the only place that makes an outcome of an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from enrichd.domain import payloads
+from enrichd.domain.jobs import Claimed
+from enrichd.domain.outcomes import (
+    Cancelled,
+    Completed,
+    Failed,
+    JobError,
+    Outcome,
+    Park,
+    Released,
+    Retry,
+    Snooze,
+)
+from enrichd.errors import (
+    ClaimLost,
+    EnrichdError,
+    Invalid,
+    ProviderError,
+    ProviderThrottled,
+    Unavailable,
+)
+from enrichd.handlers.context import JobContext
+from enrichd.handlers.registry import HANDLERS
+from enrichd.logs import get_logger
+
+MESSAGE_LENGTH_MAX = 2_000
+UNKNOWN_TYPE_SNOOZE_S = 60.0
+OUTCOMES = (Completed, Failed, Retry, Snooze, Park, Cancelled, Released)
+
+log = get_logger("processing")
+
+
+async def run_job(job: Claimed, context: JobContext) -> Outcome:
+    """Run one claimed job and say how it ended. Never raises but CancelledError and ClaimLost."""
+    handler = HANDLERS.get(job.type)
+    if handler is None:
+        # A newer version may have enqueued it: left to a worker that knows the type.
+        return Snooze(UNKNOWN_TYPE_SNOOZE_S, f"this worker knows no job type {job.type!r}")
+    try:
+        answer = await handler(payloads.parse(job.type, job.payload), context)
+    except ClaimLost:
+        raise
+    except Exception as error:  # noqa: BLE001 - a job must not take its worker down
+        return outcome_of_error(error, job)
+    if isinstance(answer, OUTCOMES):
+        return answer
+    if isinstance(answer, Mapping):
+        return Completed(answer)
+    return Failed(
+        JobError("bad_result", f"the handler returned {type(answer).__name__}, not a dict")
+    )
+
+
+def outcome_of_error(error: Exception, job: Claimed) -> Outcome:
+    """Classify an error: what no retry can mend fails, the rest is tried again."""
+    match error:
+        case ProviderThrottled():
+            return Snooze(error.retry_after_s, error.message)
+        case ProviderError():
+            kept = JobError(error.code, error.message, error.provider, error.retryable)
+            return Retry(kept) if error.retryable else Failed(kept)
+        case Invalid():
+            fields = tuple((part.path, part.problem) for part in error.fields)
+            return Failed(JobError(error.code, error.message, fields=fields))
+        case Unavailable():
+            return Retry(JobError(error.code, error.message, retryable=True))
+        case EnrichdError():
+            return Failed(JobError(error.code, error.message))
+        case AssertionError():
+            log.error("job_broke_an_invariant", job_id=job.id, type=job.type, exc_info=error)
+            return Failed(JobError("invariant_broken", message_of(error)))
+        case _:
+            log.warning("job_raised", job_id=job.id, type=job.type, exc_info=error)
+            kept = JobError(type(error).__name__, message_of(error), retryable=True)
+            return Retry(kept)
+
+
+def message_of(error: Exception) -> str:
+    """Return an error's text, cut; a broken `__str__` must not take the worker down."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the text comes from somebody else's class
+        text = ""
+    return (text or type(error).__name__)[:MESSAGE_LENGTH_MAX]
+
+
+def timed_out(timeout_s: float) -> Outcome:
+    """Return the outcome of a run that took longer than JOB_TIMEOUT."""
+    return Retry(
+        JobError("job_timeout", f"the run took longer than {timeout_s:g} s", retryable=True)
+    )

@@ -1,0 +1,174 @@
+"""From what a caller asks for to a row the table takes, with every wrong part named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from enrichd.domain import payloads
+from enrichd.domain.jobs import (
+    DELAY_S_MAX,
+    MAX_RETRIES_LIMIT,
+    NO_PROVIDER,
+    PAYLOAD_BYTES_MAX,
+    PRIORITIES,
+    TAGS_MAX,
+    NewJob,
+)
+from enrichd.errors import FieldProblem, InvalidPayload
+from enrichd.store.jobs import Row
+
+NUL = b"\\u0000"
+YEARS = range(2000, 10_000)
+
+
+def row_of(new: NewJob) -> Row:
+    """Check a new job and return it as a row. Raises InvalidPayload naming each wrong field."""
+    problems = list(problems_of(new))
+    if problems:
+        shown = "; ".join(map(str, problems[:5]))
+        raise InvalidPayload(f"the job cannot be enqueued: {shown}", fields=problems)
+    payload = payload_text(new.payload)
+    model = payloads.parse(new.type, new.payload)
+    return Row(
+        id=new.id or uuid7(),
+        workspace_id=new.workspace_id,
+        type=new.type,
+        priority=new.priority,
+        provider_id=new.provider_id or getattr(model, "provider_id", NO_PROVIDER),
+        payload=payload,
+        tags=new.tags,
+        max_retries=new.max_retries,
+        cost=payloads.cost_of(model),
+        webhook_url=new.webhook_url,
+        idempotency_key=new.idempotency_key,
+        scheduled_at=new.scheduled_at.isoformat() if new.scheduled_at else None,
+        delay_s=new.delay_s,
+    )
+
+
+def problems_of(new: NewJob) -> list[FieldProblem]:
+    """Return what is wrong with everything about a job but its payload."""
+    problems = []
+
+    def wrong(field: str, problem: str) -> None:
+        problems.append(FieldProblem(field, problem))
+
+    if not isinstance(new.payload, Mapping):
+        wrong("payload", f"must be a JSON object, not {json_kind(new.payload)}")
+    if type(new.priority) is not int or new.priority not in PRIORITIES:
+        wrong("priority", f"is {new.priority!r}; it must be 1 (highest) to 5 (lowest)")
+    if type(new.max_retries) is not int or not 0 <= new.max_retries <= MAX_RETRIES_LIMIT:
+        wrong("maxRetries", f"is {new.max_retries!r}; it must be 0 to {MAX_RETRIES_LIMIT}")
+    if text_problem := text_problem_of(new.workspace_id, 100):
+        wrong("workspaceId", text_problem)
+    if new.provider_id is not None and (text_problem := text_problem_of(new.provider_id, 100)):
+        wrong("providerId", text_problem)
+    if new.idempotency_key is not None and (
+        text_problem := text_problem_of(new.idempotency_key, 255)
+    ):
+        wrong("idempotencyKey", text_problem)
+    if new.delay_s is not None and new.scheduled_at is not None:
+        wrong("delay", "give a delay or a time, not both")
+    if new.delay_s is not None and not (
+        math.isfinite(new.delay_s) and 0 <= new.delay_s <= DELAY_S_MAX
+    ):
+        wrong("delay", f"is {new.delay_s} s; it must be 0 to {DELAY_S_MAX} s (366 days)")
+    if new.scheduled_at is not None:
+        problem = time_problem_of(new.scheduled_at)
+        if problem:
+            wrong("scheduledAt", problem)
+    if len(new.tags) > TAGS_MAX:
+        wrong("tags", f"has {len(new.tags)} entries; {TAGS_MAX} is the limit")
+    for place, tag in enumerate(new.tags):
+        if text_problem := text_problem_of(tag, 100):
+            wrong(f"tags.{place}", text_problem)
+    if new.webhook_url is not None and (problem := url_problem_of(new.webhook_url)):
+        wrong("webhookUrl", problem)
+    return problems
+
+
+def text_problem_of(text: object, length_max: int) -> str | None:
+    """Say what is wrong with a short text, or None."""
+    if not isinstance(text, str):
+        return f"must be text, not {json_kind(text)}"
+    if not 1 <= len(text) <= length_max:
+        return f"has {len(text)} characters; it must have 1 to {length_max}"
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        return "holds a character that cannot be stored (NUL or a lone surrogate)"
+    return None
+
+
+def time_problem_of(moment: datetime) -> str | None:
+    """Say what is wrong with a due time, or None."""
+    if moment.tzinfo is None:
+        return f"is {moment.isoformat()}; it needs a time zone, such as {moment.isoformat()}Z"
+    if moment.year not in YEARS:
+        return f"is in the year {moment.year}; it must be between 2000 and 9999"
+    return None
+
+
+def url_problem_of(url: str) -> str | None:
+    """Say what is wrong with a webhook's address, or None; who it may reach is checked at sending."""
+    problem = text_problem_of(url, 2048)
+    if problem:
+        return problem
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        return "must be an http(s) URL with a host"
+    if parts.username or parts.password:
+        return "must not hold a user name or password"
+    return None
+
+
+def json_kind(value: object) -> str:
+    """Return JSON's name for a value's type."""
+    names = {dict: "an object", list: "an array", str: "text", bool: "true or false"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def payload_text(payload: Mapping[str, Any]) -> str:
+    """Return a payload as JSON text that jsonb takes. Raises InvalidPayload saying what it cannot."""
+    try:
+        data = orjson.dumps(payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise unstorable(str(error)) from None
+    if NUL in data and holds_nul(payload):
+        raise unstorable("it holds a NUL character (\\u0000), which PostgreSQL cannot store")
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise InvalidPayload(
+            f"the payload has {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} is the limit",
+            fields=[FieldProblem("payload", "too large")],
+            hint="Split a batch into several jobs, or enqueue leads one by one.",
+        )
+    return data.decode()
+
+
+def unstorable(reason: str) -> InvalidPayload:
+    """Return the error for a payload that JSON or PostgreSQL cannot hold."""
+    return InvalidPayload(
+        f"the payload cannot be stored: {reason}", fields=[FieldProblem("payload", reason)]
+    )
+
+
+def holds_nul(value: object) -> bool:
+    """Say whether any text in a JSON value holds NUL (the text `\\\\u0000` itself is harmless)."""
+    match value:
+        case str():
+            return "\0" in value
+        case Mapping():
+            return any(holds_nul(key) or holds_nul(part) for key, part in value.items())
+        case list() | tuple():
+            return any(map(holds_nul, value))
+        case _:
+            return False

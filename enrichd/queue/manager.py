@@ -1,0 +1,210 @@
+"""JobQueueManager: enqueue, claim and record, cancel, retry, and the queue's upkeep.
+
+It checks, opens the transaction and calls the store; reads go to the store directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from enrichd.domain.jobs import Claimed, Enqueued, JobStatus, NewJob, require_move
+from enrichd.domain.outcomes import JobError
+from enrichd.errors import Invalid, JobNotFound, Refused
+from enrichd.logs import get_logger
+from enrichd.queue.intake import row_of
+from enrichd.store import job_moves, job_reads, jobs, lanes, workers
+from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
+from enrichd.store.jobs import Ended, Lane, Row
+from enrichd.store.json_text import dumps
+
+Answer = TypeVar("Answer")
+
+ENQUEUE_BATCH = 5_000
+
+log = get_logger("queue")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn brought: jobs to run, and runs that turned out to have lost their claim."""
+
+    claimed: list[Claimed]
+    lost: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """How many jobs one turn of upkeep moved."""
+
+    promoted: int = 0
+    expired: int = 0
+    rescued: int = 0
+
+    @property
+    def moved(self) -> int:
+        """Return the jobs that became claimable or ended."""
+        return self.promoted + self.expired + self.rescued
+
+
+class JobQueueManager:
+    """The queue, over one database connection. One task at a time gets the connection."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def enqueue(self, new: NewJob, *, conn: Connection | None = None) -> Enqueued:
+        """Put one job on the queue; inside the caller's transaction when given a connection.
+
+        Raises InvalidPayload, naming every wrong field, before the database is asked.
+        """
+        row = row_of(new)
+        if conn is not None:
+            return await storing(lambda: jobs.enqueue(conn, row))
+        return await self._alone(lambda own: jobs.enqueue(own, row))
+
+    async def enqueue_many(
+        self, new: Sequence[NewJob], *, conn: Connection | None = None
+    ) -> list[Enqueued]:
+        """Put many jobs on the queue, all or none, and answer in their order.
+
+        Fresh jobs go in by COPY; jobs with ids, keys or due times by one statement that finds
+        those that are there already.
+        """
+        rows = [row_of(job) for job in new]
+        is_fresh = all(
+            job.id is None
+            and job.idempotency_key is None
+            and job.scheduled_at is None
+            and not job.delay_s
+            for job in new
+        )
+        if conn is not None:
+            return await storing(lambda: insert_all(conn, rows, is_fresh=is_fresh))
+
+        async def in_transaction(own: Connection) -> list[Enqueued]:
+            async with own.transaction():
+                return await insert_all(own, rows, is_fresh=is_fresh)
+
+        return await self._alone(in_transaction)
+
+    async def turn(
+        self, *, worker_id: UUID, ended: Sequence[Ended], plan: Sequence[Lane], room: int
+    ) -> Turn:
+        """Record what ended and claim up to `room` jobs, in one statement.
+
+        A value that PostgreSQL refuses fails its own job only. Raises Unavailable when the
+        database is away: nothing is lost, the same outcomes may be given again.
+        """
+        try:
+            claimed, lost = await self._alone(
+                lambda conn: jobs.turn(conn, worker_id=worker_id, ended=ended, plan=plan, room=room)
+            )
+        except Invalid as error:
+            if not ended:
+                raise
+            return Turn([], await self._record_apart(worker_id, ended, error))
+        return Turn(claimed, lost)
+
+    async def _record_apart(
+        self, worker_id: UUID, ended: Sequence[Ended], error: Invalid
+    ) -> list[str]:
+        """Record by halves until the refused row stands alone, and fail that job."""
+        if len(ended) == 1:
+            bad = ended[0]
+            log.warning("result_refused", job_id=bad.id, reason=error.message)
+            text = dumps(JobError("unstorable_result", error.message).to_json())
+            ended = [Ended(bad.id, bad.attempt, "failed", "failed", error=text)]
+            return (await self.turn(worker_id=worker_id, ended=ended, plan=(), room=0)).lost
+        middle = len(ended) // 2
+        lost = []
+        for half in (ended[:middle], ended[middle:]):
+            lost += (await self.turn(worker_id=worker_id, ended=half, plan=(), room=0)).lost
+        return lost
+
+    async def cancel(self, *, workspace_id: str, job_id: UUID) -> JobStatus:
+        """Cancel a job; return its state: `cancelled`, or `processing` while its run is stopped.
+
+        Raises JobNotFound, or IllegalMove naming both states.
+        """
+        moved = await self.cancel_many(workspace_id=workspace_id, ids=[job_id])
+        if moved:
+            return moved[job_id]
+        raise await self._refusal(workspace_id, job_id, JobStatus.CANCELLED)
+
+    async def cancel_many(self, *, workspace_id: str, ids: Sequence[UUID]) -> dict[UUID, JobStatus]:
+        """Cancel those of the jobs that can be; return their states."""
+        pairs = await self._alone(
+            lambda conn: job_moves.cancel(conn, workspace_id=workspace_id, ids=ids)
+        )
+        return {job_id: JobStatus(status) for job_id, status in pairs}
+
+    async def retry(self, *, workspace_id: str, job_id: UUID) -> None:
+        """Put a failed, dead or cancelled job back to `pending`, its attempts starting again.
+
+        Raises JobNotFound, or IllegalMove naming both states.
+        """
+        if not await self.retry_many(workspace_id=workspace_id, ids=[job_id]):
+            raise await self._refusal(workspace_id, job_id, JobStatus.PENDING)
+
+    async def retry_many(self, *, workspace_id: str, ids: Sequence[UUID]) -> list[UUID]:
+        """Retry those of the jobs that can be; return their ids."""
+        return await self._alone(
+            lambda conn: job_moves.retry(conn, workspace_id=workspace_id, ids=ids)
+        )
+
+    async def resume(self, *, job_id: UUID) -> bool:
+        """Put a parked job back to `pending`; False if it is not parked (any more)."""
+        return await self._alone(lambda conn: job_moves.resume(conn, job_id=job_id))
+
+    async def tend(self, *, worker_timeout_s: float) -> Upkeep:
+        """Do one bounded turn of what keeps the queue moving; any process may, any number at once.
+
+        Promotes due jobs, expires parked ones, declares silent workers dead and takes their jobs
+        away, and lifts the rank floors.
+        """
+        promoted = await self._alone(job_moves.promote_due)
+        expired = await self._alone(job_moves.expire_waiting)
+        await self._alone(lambda conn: workers.mark_dead(conn, timeout_s=worker_timeout_s))
+        rescued = await self._alone(job_moves.rescue)
+        await self._alone(lanes.raise_floors)
+        await self._alone(lanes.rerank_below_floor)
+        return Upkeep(promoted, expired, rescued)
+
+    async def _alone(self, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+        """Run a statement or transaction on the own connection, again if it lost a race."""
+        for tries_left in reversed(range(RACE_TRIES)):
+            try:
+                async with self.database.connection() as conn:
+                    return await storing(lambda: work(conn))
+            except RACES:
+                if not tries_left:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    async def _refusal(self, workspace_id: str, job_id: UUID, wanted: JobStatus) -> Exception:
+        """Return the error that says why a job could not be moved."""
+        async with self.database.connection() as conn:
+            found = await job_reads.statuses(conn, workspace_id=workspace_id, ids=[job_id])
+        if job_id not in found:
+            return JobNotFound(f"no job {job_id} in workspace {workspace_id}")
+        try:
+            require_move(job_id, found[job_id], wanted)
+        except Refused as error:
+            return error
+        return Refused(f"job {job_id} changed its state just now; try again")
+
+
+async def insert_all(conn: Connection, rows: list[Row], *, is_fresh: bool) -> list[Enqueued]:
+    """Insert rows in bounded statements; the caller holds the transaction."""
+    done: list[Enqueued] = []
+    for start in range(0, len(rows), ENQUEUE_BATCH):
+        batch = rows[start : start + ENQUEUE_BATCH]
+        if is_fresh:
+            await jobs.copy_in(conn, batch)
+            done += [Enqueued(row.id, True) for row in batch]
+        else:
+            done += await jobs.enqueue_many(conn, batch)
+    return done

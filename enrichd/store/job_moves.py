@@ -1,0 +1,247 @@
+"""Moves of a job that no run makes: cancel, retry, promotion of what is due, rescue.
+
+Every statement that moves many rows locks them in id order (or takes only free ones), so that no
+two of these can deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import LiteralString
+from uuid import UUID
+
+from enrichd.store.database import Connection
+
+BATCH = 500
+
+# A processing job is only marked: its worker stops the run and records the end, so that a job is
+# never `cancelled` while its handler still works.
+CANCEL: LiteralString = """
+    with wanted as materialized (
+        select id
+          from enrichment_jobs
+         where id = any(%(ids)s)
+           and workspace_id = %(workspace_id)s
+           and status in ('pending', 'scheduled', 'waiting', 'processing')
+         order by id
+           for update
+    )
+    update enrichment_jobs as job
+       set status = case job.status when 'processing' then job.status else 'cancelled' end,
+           cancel_requested_at = coalesce(job.cancel_requested_at, now()),
+           completed_at = case job.status when 'processing' then null else now() end,
+           updated_at = now()
+      from wanted
+     where job.id = wanted.id
+    returning job.id, job.status
+"""
+
+
+async def cancel(
+    conn: Connection, *, workspace_id: str, ids: Sequence[UUID]
+) -> list[tuple[UUID, str]]:
+    """Cancel jobs that have not ended; return (id, status) of each one that could be.
+
+    `processing` means that its worker was asked to stop it.
+    """
+    cursor = await conn.execute(CANCEL, {"ids": list(ids), "workspace_id": workspace_id})
+    return [(job_id, status) async for job_id, status in cursor]
+
+
+# Attempts start again, so the one that ended the job moves to the log first: history is kept. The
+# failed leads of a batch go, so that they run again; the completed ones stay.
+RETRY: LiteralString = """
+    with wanted as materialized (
+        select id, workspace_id, attempts, worker_id, started_at, completed_at, status, error
+          from enrichment_jobs
+         where id = any(%(ids)s)
+           and workspace_id = %(workspace_id)s
+           and status in ('failed', 'dead_letter', 'cancelled')
+         order by id
+           for update
+    ),
+    logged as (
+        insert into enrichment_attempt_log
+               (job_id, workspace_id, attempt, worker_id, started_at, finished_at, outcome, error)
+        select id, workspace_id, attempts, worker_id, started_at, completed_at,
+               case status when 'cancelled' then 'cancelled' else 'failed' end, error
+          from wanted
+         where worker_id is not null
+    ),
+    cleared as (
+        delete from enrichment_job_items as item
+         using wanted
+         where item.job_id = wanted.id
+           and item.status = 'failed'
+    )
+    update enrichment_jobs as job
+       set status = 'pending', attempts = 0, worker_id = null, cancel_requested_at = null,
+           scheduled_at = null, started_at = null, completed_at = null, updated_at = now(),
+           fair_rank = job.cost
+                     + enrichment_rank_base(job.workspace_id, job.provider_id, job.priority)
+      from wanted
+     where job.id = wanted.id
+    returning job.id
+"""
+
+
+async def retry(conn: Connection, *, workspace_id: str, ids: Sequence[UUID]) -> list[UUID]:
+    """Put failed, dead and cancelled jobs back to `pending`; return the ids that could be."""
+    cursor = await conn.execute(RETRY, {"ids": list(ids), "workspace_id": workspace_id})
+    return [job_id async for (job_id,) in cursor]
+
+
+# Reads only the head of the index `due`, never future jobs. Ranks are given as enqueue gives them:
+# the group's base and a running sum, so a workspace whose 100,000 jobs come due at once still
+# queues behind its own share.
+PROMOTE_DUE: LiteralString = """
+    with due as materialized (
+        select id, workspace_id, provider_id, priority, cost
+          from enrichment_jobs
+         where status = 'scheduled'
+           and scheduled_at <= now()
+         order by scheduled_at, id
+         limit %(limit)s
+           for update skip locked
+    ),
+    base as materialized (
+        select workspace_id, provider_id, priority,
+               enrichment_rank_base(workspace_id, provider_id, priority) as rank
+          from (select distinct workspace_id, provider_id, priority from due) as one
+    ),
+    ranked as (
+        select due.id,
+               base.rank + sum(due.cost) over (partition by workspace_id, provider_id, priority
+                                                   order by due.id) as fair_rank
+          from due
+          join base using (workspace_id, provider_id, priority)
+    )
+    update enrichment_jobs as job
+       set status = 'pending', fair_rank = ranked.fair_rank, updated_at = now()
+      from ranked
+     where job.id = ranked.id
+    returning job.id
+"""
+
+
+async def promote_due(conn: Connection, *, limit: int = BATCH) -> int:
+    """Move due jobs from `scheduled` to `pending`; return how many, at most `limit`."""
+    return (await conn.execute(PROMOTE_DUE, {"limit": limit})).rowcount
+
+
+NEXT_DUE: LiteralString = """
+    select extract(epoch from scheduled_at - now())::float8
+      from enrichment_jobs
+     where status = 'scheduled'
+     order by scheduled_at
+     limit 1
+"""
+
+
+async def next_due_s(conn: Connection) -> float | None:
+    """Return the seconds until the next scheduled job is due, negative if it is; None for none."""
+    row = await (await conn.execute(NEXT_DUE)).fetchone()
+    return row[0] if row else None
+
+
+# A parked job whose callback never came: another attempt if there is one, else the dead letter.
+EXPIRE_WAITING: LiteralString = """
+    with late as materialized (
+        select id
+          from enrichment_jobs
+         where status = 'waiting'
+           and scheduled_at <= now()
+         order by scheduled_at
+         limit %(limit)s
+           for update skip locked
+    )
+    update enrichment_jobs as job
+       set status = case when job.attempts < job.max_retries then 'scheduled'
+                         else 'dead_letter' end,
+           attempts = job.attempts + 1,
+           error = jsonb_build_object(
+               'type', 'callback_missing',
+               'message', 'the provider did not call back before the deadline',
+               'provider', job.provider_id,
+               'retryable', job.attempts < job.max_retries),
+           completed_at = case when job.attempts < job.max_retries then null else now() end,
+           updated_at = now()
+      from late
+     where job.id = late.id
+    returning job.id
+"""
+
+
+async def expire_waiting(conn: Connection, *, limit: int = BATCH) -> int:
+    """Take parked jobs past their deadline out of `waiting`; return how many."""
+    return (await conn.execute(EXPIRE_WAITING, {"limit": limit})).rowcount
+
+
+RESUME: LiteralString = """
+    update enrichment_jobs as job
+       set status = 'pending', scheduled_at = null, updated_at = now(),
+           fair_rank = job.cost
+                     + enrichment_rank_base(job.workspace_id, job.provider_id, job.priority)
+     where job.id = %(id)s
+       and job.status = 'waiting'
+    returning job.id
+"""
+
+
+async def resume(conn: Connection, *, job_id: UUID) -> bool:
+    """Put a parked job back to `pending` because its callback came; False if it was not parked."""
+    return (await conn.execute(RESUME, {"id": job_id})).rowcount == 1
+
+
+# A worker row is inserted before its first claim, so a processing job without a live row has truly
+# lost its worker, whether that row is dead or gone. The anti-join reads the index `running`, whose
+# size is the fleet's concurrency. Re-entering at greatest(fair_rank, vtime) keeps old ranks from
+# jumping the queue.
+RESCUE: LiteralString = """
+    with lost as materialized (
+        select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at
+          from enrichment_jobs as job
+         where job.status = 'processing'
+           and not exists (select 1
+                             from enrichment_workers as worker
+                            where worker.id = job.worker_id
+                              and worker.state <> 'dead')
+         order by job.id
+         limit %(limit)s
+           for update of job skip locked
+    ),
+    logged as (
+        insert into enrichment_attempt_log
+               (job_id, workspace_id, attempt, worker_id, started_at, outcome, error)
+        select id, workspace_id, attempts, worker_id, started_at, 'crashed',
+               jsonb_build_object('type', 'worker_crashed', 'message', 'the worker died',
+                                  'provider', null, 'retryable', true)
+          from lost
+    )
+    update enrichment_jobs as job
+       set status = case when job.cancel_requested_at is not null then 'cancelled'
+                         when job.attempts <= job.max_retries then 'pending'
+                         else 'dead_letter' end,
+           worker_id = null,
+           fair_rank = greatest(job.fair_rank,
+                                (select lane.vtime
+                                   from enrichment_lanes as lane
+                                  where lane.provider_id = job.provider_id
+                                    and lane.priority = job.priority)),
+           error = jsonb_build_object(
+               'type', 'worker_crashed',
+               'message', 'the worker died while it ran attempt ' || job.attempts,
+               'provider', null,
+               'retryable', job.attempts <= job.max_retries),
+           completed_at = case when job.cancel_requested_at is null
+                                and job.attempts <= job.max_retries then null else now() end,
+           updated_at = now()
+      from lost
+     where job.id = lost.id
+    returning job.id
+"""
+
+
+async def rescue(conn: Connection, *, limit: int = BATCH) -> int:
+    """Take jobs away from workers that are dead or gone; return how many, at most `limit`."""
+    return (await conn.execute(RESCUE, {"limit": limit})).rowcount

@@ -1,0 +1,415 @@
+"""The hot path: put jobs in, and the turn that records what ended and claims what is next.
+
+Arrays travel as PostgreSQL array literals made here by joining strings: psycopg's own list dumper
+took 8 µs a job for the eight arrays of a turn, joining takes under 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection as SyncConnection
+from psycopg.rows import TupleRow
+
+from enrichd.domain.jobs import Claimed, Enqueued
+from enrichd.store.database import Connection
+
+TURN_ROWS_MAX = 500
+TURN_BYTES_MAX = 1_048_576
+
+
+@dataclass(slots=True)
+class Row:
+    """A checked new job as the table takes it; `payload` is JSON text. Not frozen: made in bulk."""
+
+    id: UUID
+    workspace_id: str
+    type: str
+    priority: int
+    provider_id: str
+    payload: str
+    tags: Sequence[str]
+    max_retries: int
+    cost: int
+    webhook_url: str | None
+    idempotency_key: str | None
+    scheduled_at: str | None
+    """ISO 8601 with an offset."""
+    delay_s: float | None
+
+
+@dataclass(slots=True)
+class Ended:
+    """How one run ended, as the table takes it. Not frozen: made 20,000 times a second."""
+
+    id: str
+    attempt: int
+    status: str
+    outcome: str
+    result: str | None = None
+    error: str | None = None
+    delay_s: float | None = None
+    is_refunded: bool = False
+    """True gives the attempt back: snooze, park, release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One line of a claim's plan: at most `quota` jobs of a lane and priority, from `floor` up."""
+
+    priority: int
+    provider_id: str
+    quota: int
+    floor: int
+
+
+# One job. The rules stand in the SQL function, because callers in other languages use it too.
+ENQUEUE: LiteralString = """
+    select job_id, is_new
+      from enrichment_enqueue_job(
+               type => %(type)s, payload => %(payload)s::jsonb, workspace_id => %(workspace_id)s,
+               priority => %(priority)s, provider_id => %(provider_id)s,
+               max_retries => %(max_retries)s, tags => %(tags)s::text[],
+               webhook_url => %(webhook_url)s, idempotency_key => %(idempotency_key)s,
+               scheduled_at => %(scheduled_at)s::timestamptz,
+               delay => make_interval(secs => %(delay_s)s), id => %(id)s::uuid, cost => %(cost)s)
+"""
+
+
+async def enqueue(conn: Connection, row: Row) -> Enqueued:
+    """Put one job on the queue, or find the one that has its id or idempotency key."""
+    cursor = await conn.execute(ENQUEUE, enqueue_values(row))
+    return enqueued(await cursor.fetchone())
+
+
+def enqueue_sync(conn: SyncConnection[TupleRow], row: Row) -> Enqueued:
+    """Do the same on a synchronous connection: the caller's own, in the caller's transaction."""
+    return enqueued(conn.execute(ENQUEUE, enqueue_values(row)).fetchone())
+
+
+def enqueue_values(row: Row) -> dict[str, Any]:
+    """Return the parameters of ENQUEUE."""
+    return {name: getattr(row, name) for name in ENQUEUE_NAMES} | {"tags": list(row.tags)}
+
+
+ENQUEUE_NAMES = tuple(Row.__dataclass_fields__)
+
+
+def enqueued(answer: TupleRow | None) -> Enqueued:
+    """Read the one row of ENQUEUE."""
+    assert answer is not None
+    job_id, is_new = answer
+    return Enqueued(job_id, is_new)
+
+
+# Many jobs that may repeat earlier ones. Ranks run on inside a workspace, lane and priority: one
+# look-up of the base for each of those groups, then a running sum of the costs.
+# Rows go in by id, and id order is input order (version 7), so two bulk calls cannot deadlock
+# on an idempotency key more often than their callers' orders differ; that race is run again.
+ENQUEUE_MANY: LiteralString = """
+    with new as materialized (
+        select * from unnest(
+            %(ids)s::uuid[], %(workspaces)s::text[], %(types)s::text[], %(priorities)s::smallint[],
+            %(lanes)s::text[], %(payloads)s::text[], %(tags)s::text[], %(max_retries)s::int[],
+            %(costs)s::int[], %(webhooks)s::text[], %(keys)s::text[], %(dues)s::timestamptz[],
+            %(delays)s::float8[])
+          with ordinality
+            as new(id, workspace_id, type, priority, provider_id, payload, tags, max_retries,
+                   cost, webhook_url, idempotency_key, scheduled_at, delay_s, place)
+    ),
+    lane as (
+        insert into enrichment_lanes (provider_id, priority)
+        select distinct provider_id, priority from new
+            on conflict do nothing
+    ),
+    base as materialized (
+        select workspace_id, provider_id, priority,
+               enrichment_rank_base(workspace_id, provider_id, priority) as rank
+          from (select distinct workspace_id, provider_id, priority from new) as one
+    ),
+    timed as (
+        select new.*, coalesce(new.scheduled_at, now() + make_interval(secs => new.delay_s)) as due
+          from new
+    ),
+    ranked as (
+        select timed.*,
+               case when due > now() then 'scheduled' else 'pending' end as status,
+               case when due > now() then 0
+                    else base.rank + sum(cost) filter (where due is null or due <= now())
+                                     over (partition by workspace_id, provider_id, priority
+                                               order by place) end as fair_rank
+          from timed
+          join base using (workspace_id, provider_id, priority)
+    )
+    insert into enrichment_jobs
+           (id, workspace_id, type, status, priority, provider_id, payload, tags, max_retries,
+            cost, fair_rank, webhook_url, idempotency_key, scheduled_at)
+    select id, workspace_id, type, status, priority, provider_id, payload::jsonb,
+           tags::text[], max_retries, cost, fair_rank, webhook_url, idempotency_key, due
+      from ranked
+     order by place
+        on conflict do nothing
+    returning id
+"""
+
+EARLIER: LiteralString = """
+    select new.id, job.id
+      from unnest(%(ids)s::uuid[], %(workspaces)s::text[], %(keys)s::text[])
+             as new(id, workspace_id, idempotency_key)
+      join enrichment_jobs as job
+        on job.workspace_id = new.workspace_id and job.idempotency_key = new.idempotency_key
+    union all
+    select new.id, job.id
+      from unnest(%(ids)s::uuid[], %(workspaces)s::text[]) as new(id, workspace_id)
+      join enrichment_jobs as job on job.id = new.id and job.workspace_id = new.workspace_id
+"""
+
+
+async def enqueue_many(conn: Connection, rows: Sequence[Row]) -> list[Enqueued]:
+    """Put many jobs on the queue in one statement; answer in the order given.
+
+    Call it in a transaction when some of the ids or keys may be there before.
+    """
+    keys = text_array([row.idempotency_key for row in rows])
+    ids = plain_array([row.id for row in rows])
+    workspaces = text_array([row.workspace_id for row in rows])
+    cursor = await conn.execute(
+        ENQUEUE_MANY,
+        {
+            "ids": ids,
+            "workspaces": workspaces,
+            "types": text_array([row.type for row in rows]),
+            "priorities": plain_array([row.priority for row in rows]),
+            "lanes": text_array([row.provider_id for row in rows]),
+            "payloads": text_array([row.payload for row in rows]),
+            "tags": text_array([text_array(row.tags) for row in rows]),
+            "max_retries": plain_array([row.max_retries for row in rows]),
+            "costs": plain_array([row.cost for row in rows]),
+            "webhooks": text_array([row.webhook_url for row in rows]),
+            "keys": keys,
+            "dues": text_array([row.scheduled_at for row in rows]),
+            "delays": plain_array([row.delay_s for row in rows]),
+        },
+    )
+    new = {job_id for (job_id,) in await cursor.fetchall()}
+    if len(new) == len(rows):
+        return [Enqueued(row.id, True) for row in rows]
+    cursor = await conn.execute(EARLIER, {"ids": ids, "workspaces": workspaces, "keys": keys})
+    earlier: dict[UUID, UUID] = dict(await cursor.fetchall())
+    return [
+        Enqueued(row.id, True) if row.id in new else Enqueued(earlier.get(row.id, row.id), False)
+        for row in rows
+    ]
+
+
+# The plain bulk path: fresh ids and no keys cannot collide, so the rows go in by COPY, which was
+# measured against the statement above in docs/performance.md.
+RANK_BASES: LiteralString = """
+    with lane as (
+        insert into enrichment_lanes (provider_id, priority)
+        select distinct provider_id, priority
+          from unnest(%(lanes)s::text[], %(priorities)s::smallint[]) as new(provider_id, priority)
+            on conflict do nothing
+    )
+    select workspace_id, provider_id, priority,
+           enrichment_rank_base(workspace_id, provider_id, priority)
+      from unnest(%(workspaces)s::text[], %(lanes)s::text[], %(priorities)s::smallint[])
+             as new(workspace_id, provider_id, priority)
+"""
+
+COPY: LiteralString = """
+    copy enrichment_jobs (id, workspace_id, type, priority, provider_id, payload, tags,
+                          max_retries, cost, fair_rank, webhook_url)
+    from stdin
+"""
+
+
+async def copy_in(conn: Connection, rows: Sequence[Row]) -> None:
+    """Put many new jobs on the queue, ready at once; ids must be new and keys absent."""
+    groups = list(dict.fromkeys((row.workspace_id, row.provider_id, row.priority) for row in rows))
+    cursor = await conn.execute(
+        RANK_BASES,
+        {
+            "workspaces": text_array([group[0] for group in groups]),
+            "lanes": text_array([group[1] for group in groups]),
+            "priorities": plain_array([group[2] for group in groups]),
+        },
+    )
+    rank = {(ws, lane, prio): base async for ws, lane, prio, base in cursor}
+    lines = []
+    for row in rows:
+        group = (row.workspace_id, row.provider_id, row.priority)
+        rank[group] += row.cost
+        lines.append(
+            f"{row.id}\t{copy_text(row.workspace_id)}\t{copy_text(row.type)}\t{row.priority}\t"
+            f"{copy_text(row.provider_id)}\t{copy_text(row.payload)}\t"
+            f"{copy_text(text_array(row.tags)) if row.tags else '{}'}\t{row.max_retries}\t"
+            f"{row.cost}\t{rank[group]}\t"
+            f"{copy_text(row.webhook_url) if row.webhook_url is not None else NULL}\n"
+        )
+    async with conn.cursor() as cursor, cursor.copy(COPY) as copy:
+        await copy.write("".join(lines))
+
+
+NULL = "\\N"
+
+
+def copy_text(text: str) -> str:
+    """Escape one value for COPY's text format."""
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+# Record and claim in one statement, so one round trip and one commit carry both: what ended goes
+# out with the question for what is next.
+#
+# Record. Every row is fenced by (id, worker_id, attempts); a run that lost its claim comes back as
+# a row without an attempt and changes nothing. A cancel that was asked for wins over every end that
+# is not final. worker_id stays after a final end (the attempts view reads it) and goes otherwise,
+# and then the attempt gets its row in the log.
+#
+# Claim. One descent of the index `ready` for each (priority, lane), in the plan's order, which is
+# the policy; the lazy outer LIMIT stops locking at `room`, which is why no ORDER BY may stand
+# there. The cost does not grow with the backlog, a left-out lane's backlog, history, or (by the
+# floor) dead entries under an old snapshot. MATERIALIZED keeps the planner from updating more rows
+# than were picked.
+TURN: LiteralString = """
+    with ended as materialized (
+        select * from unnest(
+            %(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(outcomes)s::text[],
+            %(results)s::text[], %(errors)s::text[], %(delays)s::float8[], %(refunds)s::bool[])
+            as ended(id, attempt, status, outcome, result, error, delay_s, is_refunded)
+    ),
+    recorded as (
+        update enrichment_jobs as job
+           set status = case when job.cancel_requested_at is not null and ended.delay_s is not null
+                             then 'cancelled' else ended.status end,
+               attempts = job.attempts - ended.is_refunded::int,
+               result = coalesce(ended.result::jsonb, job.result),
+               error = case when ended.status = 'completed' then null
+                            else coalesce(ended.error::jsonb, job.error) end,
+               worker_id = case when ended.delay_s is null then job.worker_id end,
+               scheduled_at = case when ended.status in ('scheduled', 'waiting')
+                                   then now() + make_interval(secs => ended.delay_s)
+                                   else job.scheduled_at end,
+               fair_rank = case when ended.status <> 'pending' then job.fair_rank
+                                else greatest(job.fair_rank,
+                                              (select lane.vtime
+                                                 from enrichment_lanes as lane
+                                                where lane.provider_id = job.provider_id
+                                                  and lane.priority = job.priority)) end,
+               completed_at = case when ended.delay_s is null or job.cancel_requested_at is not null
+                                   then now() end,
+               updated_at = now()
+          from ended
+         where job.id = ended.id
+           and job.worker_id = %(worker_id)s
+           and job.attempts = ended.attempt
+           and job.status = 'processing'
+        returning job.id, job.workspace_id, ended.attempt, job.started_at, ended.outcome,
+                  ended.error, ended.delay_s
+    ),
+    logged as (
+        insert into enrichment_attempt_log
+               (job_id, workspace_id, attempt, worker_id, started_at, outcome, error)
+        select id, workspace_id, attempt, %(worker_id)s, started_at, outcome, error::jsonb
+          from recorded
+         where delay_s is not null
+    ),
+    picked as materialized (
+        select job.id
+          from unnest(%(priorities)s::smallint[], %(lanes)s::text[], %(quotas)s::int[],
+                      %(floors)s::bigint[]) as lane(priority, provider_id, quota, floor_rank)
+         cross join lateral (
+               select id
+                 from enrichment_jobs
+                where status = 'pending'
+                  and provider_id = lane.provider_id
+                  and priority = lane.priority
+                  and fair_rank >= lane.floor_rank
+                order by fair_rank, id
+                limit lane.quota
+                  for update skip locked) as job
+         limit %(room)s
+    ),
+    claimed as (
+        update enrichment_jobs as job
+           set status = 'processing', attempts = job.attempts + 1, worker_id = %(worker_id)s,
+               started_at = now(), updated_at = now()
+          from picked
+         where job.id = picked.id
+        returning job.id, job.attempts, job.max_retries, job.type, job.workspace_id,
+                  job.provider_id, job.priority, job.fair_rank, job.payload::text as payload
+    )
+    select id::text, attempts, max_retries, type, workspace_id, provider_id, priority, fair_rank,
+           payload
+      from claimed
+    union all
+    select ended.id::text, null, null, null, null, null, null, null, null
+      from ended
+     where not exists (select 1 from recorded where recorded.id = ended.id)
+"""
+
+
+async def turn(
+    conn: Connection,
+    *,
+    worker_id: UUID,
+    ended: Sequence[Ended],
+    plan: Sequence[Lane],
+    room: int,
+) -> tuple[list[Claimed], list[str]]:
+    """Record what ended and claim up to `room` jobs; return the jobs and the ids of lost claims.
+
+    Bound `ended` by TURN_ROWS_MAX. One value that PostgreSQL refuses fails the whole turn and
+    changes nothing.
+    """
+    cursor = await conn.execute(
+        TURN,
+        {
+            "worker_id": worker_id,
+            "ids": plain_array([run.id for run in ended]),
+            "attempts": plain_array([run.attempt for run in ended]),
+            "statuses": plain_array([run.status for run in ended]),
+            "outcomes": plain_array([run.outcome for run in ended]),
+            "results": text_array([run.result for run in ended]),
+            "errors": text_array([run.error for run in ended]),
+            "delays": plain_array([run.delay_s for run in ended]),
+            "refunds": plain_array([run.is_refunded for run in ended]),
+            "priorities": plain_array([lane.priority for lane in plan]),
+            "lanes": text_array([lane.provider_id for lane in plan]),
+            "quotas": plain_array([lane.quota for lane in plan]),
+            "floors": plain_array([lane.floor for lane in plan]),
+            "room": room,
+        },
+    )
+    claimed, lost = [], []
+    for row in await cursor.fetchall():
+        if row[1] is None:
+            lost.append(row[0])
+        else:
+            claimed.append(Claimed(*row))
+    return claimed, lost
+
+
+def plain_array(values: Iterable[object]) -> str:
+    """Return an array literal of values that need no quoting: ids, numbers, booleans, our words."""
+    return "{" + ",".join(["null" if value is None else str(value) for value in values]) + "}"
+
+
+def text_array(values: Iterable[str | None]) -> str:
+    """Return an array literal of any text."""
+    return (
+        "{"
+        + ",".join(
+            [
+                "null"
+                if value is None
+                else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+                for value in values
+            ]
+        )
+        + "}"
+    )

@@ -1,0 +1,137 @@
+"""Lanes: what a claim may look at, how far fair sharing has come, and the rank floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import LiteralString
+
+from enrichd.store.database import Connection
+from enrichd.store.jobs import plain_array, text_array
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLane:
+    """A lane and priority that may be claimed from now."""
+
+    provider_id: str
+    priority: int
+    vtime: int
+    floor_rank: int
+    inflight_cap: int | None
+
+
+# Tens of rows. A throttled or broken provider is simply absent, so its backlog costs no claim
+# anything.
+OPEN_LANES: LiteralString = """
+    select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank, state.inflight_cap
+      from enrichment_lanes as lane
+      left join enrichment_provider_state as state on state.provider_id = lane.provider_id
+     where (state.blocked_until is null or state.blocked_until <= now())
+       and coalesce(state.breaker, 'closed') <> 'open'
+     order by lane.priority, lane.provider_id
+"""
+
+
+async def open_lanes(conn: Connection) -> list[OpenLane]:
+    """Return the lanes that may be claimed from, highest priority first."""
+    return [OpenLane(*row) async for row in await conn.execute(OPEN_LANES)]
+
+
+# Rows are locked in key order by the sub-select, so two workers that push at once queue up instead
+# of deadlocking.
+PUSH_VTIME: LiteralString = """
+    with pushed as materialized (
+        select lane.provider_id, lane.priority, new.vtime
+          from unnest(%(lanes)s::text[], %(priorities)s::smallint[], %(vtimes)s::bigint[])
+                 as new(provider_id, priority, vtime)
+          join enrichment_lanes as lane
+            on lane.provider_id = new.provider_id and lane.priority = new.priority
+         where lane.vtime < new.vtime
+         order by lane.provider_id, lane.priority
+           for update of lane
+    )
+    update enrichment_lanes as lane
+       set vtime = greatest(lane.vtime, pushed.vtime)
+      from pushed
+     where lane.provider_id = pushed.provider_id
+       and lane.priority = pushed.priority
+"""
+
+
+async def push_vtime(conn: Connection, vtimes: Iterable[tuple[str, int, int]]) -> None:
+    """Say which rank was claimed last: (provider id, priority, rank) for each lane."""
+    rows = list(vtimes)
+    await conn.execute(
+        PUSH_VTIME,
+        {
+            "lanes": text_array([row[0] for row in rows]),
+            "priorities": plain_array([row[1] for row in rows]),
+            "vtimes": plain_array([row[2] for row in rows]),
+        },
+    )
+
+
+# The floor is the lowest pending rank as it was at least 5 s ago: a transaction that computed a
+# rank and has not committed for that long may land below it, and the sweep ranks it anew. An empty
+# lane's floor is its vtime: nothing new can rank below that.
+RAISE_FLOORS: LiteralString = """
+    with due as materialized (
+        select provider_id, priority, vtime, floor_rank, floor_next
+          from enrichment_lanes
+         where floor_at <= now() - make_interval(secs => %(age_s)s)
+         order by provider_id, priority
+           for update skip locked
+    ),
+    seen as (
+        select due.*,
+               coalesce((select job.fair_rank
+                           from enrichment_jobs as job
+                          where job.status = 'pending'
+                            and job.provider_id = due.provider_id
+                            and job.priority = due.priority
+                            and job.fair_rank >= due.floor_rank
+                          order by job.fair_rank, job.id
+                          limit 1), due.vtime) as lowest
+          from due
+    )
+    update enrichment_lanes as lane
+       set floor_rank = greatest(lane.floor_rank, least(seen.floor_next, seen.lowest)),
+           floor_next = greatest(lane.floor_next, seen.lowest),
+           floor_at = now()
+      from seen
+     where lane.provider_id = seen.provider_id
+       and lane.priority = seen.priority
+"""
+
+
+async def raise_floors(conn: Connection, *, age_s: float = 5.0) -> int:
+    """Lift the rank floors of lanes whose floor is older than `age_s`; return how many lanes."""
+    return (await conn.execute(RAISE_FLOORS, {"age_s": age_s})).rowcount
+
+
+RERANK_BELOW_FLOOR: LiteralString = """
+    with low as materialized (
+        select job.id, lane.vtime, lane.floor_rank
+          from enrichment_lanes as lane
+         cross join lateral (
+               select id
+                 from enrichment_jobs
+                where status = 'pending'
+                  and provider_id = lane.provider_id
+                  and priority = lane.priority
+                  and fair_rank < lane.floor_rank
+                order by fair_rank, id
+                limit 100
+                  for update skip locked) as job
+    )
+    update enrichment_jobs as job
+       set fair_rank = greatest(low.vtime, low.floor_rank) + job.cost
+      from low
+     where job.id = low.id
+"""
+
+
+async def rerank_below_floor(conn: Connection) -> int:
+    """Rank anew what a slow transaction put below the floor; return how many jobs."""
+    return (await conn.execute(RERANK_BELOW_FLOOR)).rowcount

@@ -1,0 +1,168 @@
+"""Worker processes: one row each, kept fresh by heartbeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+from uuid import UUID
+
+from enrichd.store.database import Connection
+
+INSERT: LiteralString = """
+    insert into enrichment_workers (id, host, pid, version, concurrency)
+    values (%(id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s)
+"""
+
+
+async def insert(
+    conn: Connection, *, worker_id: UUID, host: str, pid: int, version: str, concurrency: int
+) -> None:
+    """Announce a worker; must be committed before its first claim."""
+    await conn.execute(
+        INSERT,
+        {
+            "id": worker_id,
+            "host": host,
+            "pid": pid,
+            "version": version,
+            "concurrency": concurrency,
+        },
+    )
+
+
+# No index stands on what changes here, so the update stays inside its page (HOT).
+BEAT: LiteralString = """
+    update enrichment_workers
+       set heartbeat_at = now(), state = %(state)s, running = %(running)s,
+           completed = %(completed)s, failed = %(failed)s
+     where id = %(id)s
+       and state <> 'dead'
+"""
+
+
+async def beat(
+    conn: Connection, *, worker_id: UUID, state: str, running: int, completed: int, failed: int
+) -> bool:
+    """Keep a worker alive; False when it was declared dead and its jobs were given away."""
+    cursor = await conn.execute(
+        BEAT,
+        {
+            "id": worker_id,
+            "state": state,
+            "running": running,
+            "completed": completed,
+            "failed": failed,
+        },
+    )
+    return cursor.rowcount == 1
+
+
+CANCELLED_RUNS: LiteralString = """
+    select id::text
+      from enrichment_jobs
+     where status = 'processing'
+       and worker_id = %(id)s
+       and cancel_requested_at is not null
+"""
+
+
+async def cancelled_runs(conn: Connection, *, worker_id: UUID) -> list[str]:
+    """Return the ids of a worker's running jobs that somebody cancelled."""
+    cursor = await conn.execute(CANCELLED_RUNS, {"id": worker_id})
+    return [job_id async for (job_id,) in cursor]
+
+
+MARK_DEAD: LiteralString = """
+    with silent as materialized (
+        select id
+          from enrichment_workers
+         where state <> 'dead'
+           and heartbeat_at < now() - make_interval(secs => %(timeout_s)s)
+         order by id
+           for update skip locked
+    )
+    update enrichment_workers as worker
+       set state = 'dead'
+      from silent
+     where worker.id = silent.id
+"""
+
+
+async def mark_dead(conn: Connection, *, timeout_s: float) -> int:
+    """Declare workers dead that missed their heartbeats for `timeout_s`; return how many."""
+    return (await conn.execute(MARK_DEAD, {"timeout_s": timeout_s})).rowcount
+
+
+# A worker that leaves in order deletes its row; jobs it might still hold are then found by rescue.
+DELETE: LiteralString = "delete from enrichment_workers where id = %(id)s"
+
+
+async def delete(conn: Connection, *, worker_id: UUID) -> None:
+    """Remove a worker that left in order."""
+    await conn.execute(DELETE, {"id": worker_id})
+
+
+DELETE_DEAD: LiteralString = """
+    delete from enrichment_workers as worker
+     where worker.state = 'dead'
+       and worker.heartbeat_at < now() - interval '1 hour'
+       and not exists (select 1
+                         from enrichment_jobs as job
+                        where job.status = 'processing'
+                          and job.worker_id = worker.id)
+"""
+
+
+async def delete_dead(conn: Connection) -> int:
+    """Remove workers dead for an hour that hold no job; return how many."""
+    return (await conn.execute(DELETE_DEAD)).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process as people read it."""
+
+    id: UUID
+    host: str
+    pid: int
+    version: str
+    state: str
+    concurrency: int
+    running: int
+    completed: int
+    failed: int
+    started_at: datetime
+    heartbeat_at: datetime
+    silent_s: float
+
+
+LIST: LiteralString = """
+    select id, host, pid, version, state, concurrency, running, completed, failed, started_at,
+           heartbeat_at, extract(epoch from now() - heartbeat_at)::float8
+      from enrichment_workers
+     order by host, pid, id
+     limit 1000
+"""
+
+
+async def list_all(conn: Connection) -> list[Worker]:
+    """Return every worker row, by host and pid."""
+    return [Worker(*row) async for row in await conn.execute(LIST)]
+
+
+HELD: LiteralString = """
+    select id::text, attempts
+      from enrichment_jobs
+     where status = 'processing'
+       and worker_id = %(id)s
+"""
+
+
+async def held(conn: Connection, *, worker_id: UUID) -> list[tuple[str, int]]:
+    """Return (job id, attempt) of every job the database thinks a worker is running.
+
+    After a connection broke at the commit of a claim, the worker asks what it was given.
+    """
+    cursor = await conn.execute(HELD, {"id": worker_id})
+    return [(job_id, attempt) for job_id, attempt in await cursor.fetchall()]
