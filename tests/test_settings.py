@@ -151,7 +151,7 @@ def test_structured_values_are_read(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         WEBHOOK_ALLOWED_NETWORKS="10.20.0.0/16, fd00:1::/32,192.0.2.7",
-        WORKER_MAX_MEMORY="1.5G".replace("1.5", "2"),
+        WORKER_MAX_MEMORY="2G",
         ENRICHD_PLUGINS="jobs.nap, other",
         HEALTH_CHECK_HOST="[::1]",
         LOG_LEVEL="WARNING",
@@ -319,6 +319,16 @@ def test_a_secret_s_file_must_be_there_and_stand_alone(tmp_path: Path) -> None:
         "HUNTER_API_KEY_FILE": "names an empty file (from environment)",
         "CRON_SECRET_FILE": "is set beside CRON_SECRET (both from environment); leave one out",
     }
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/key", CANARY * 500, "a\0b", "."])
+def test_what_is_no_path_to_a_file_is_refused_without_being_shown(
+    tmp_path: Path, path: str
+) -> None:
+    for name in ("HUNTER_API_KEY_FILE", "ENRICHD_CONFIG"):
+        message = refusal(tmp_path, **{name: path}).message
+        assert f"{name}: names no file (from environment)" in message
+        assert CANARY not in message
 
 
 def test_a_file_that_a_stronger_layer_makes_needless_is_not_opened(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ places are shared with others.
 from __future__ import annotations
 
 import io
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -92,8 +93,8 @@ def read_layers(
         Layer(_dotenv(directory / ".env", findings)),
     ]
     if (named := winner(layers, CONFIG_VARIABLE)) is not None:
-        path = directory / Path(named.text).expanduser()
-        if path.is_file():
+        path = _path(directory, named.text)
+        if os.path.isfile(path):
             layers.append(Layer(_toml(path, named.text, findings), is_ours=True))
         else:
             findings.problems.append(
@@ -143,7 +144,7 @@ def read_secret_files(
                 problem = f"is set beside {variable} (both from {raw.source}); leave one out"
                 findings.problems.append(FieldProblem(raw.written, problem))
                 continue
-            content, problem = _secret_file(directory / Path(raw.text).expanduser())
+            content, problem = _secret_file(_path(directory, raw.text))
             if content:
                 source = f"{raw.source}, file"
                 layer.values[variable] = Raw(content, raw.written, source)
@@ -254,8 +255,14 @@ def _scalar_text(value: object) -> str | None:
             return None
 
 
+def _path(directory: Path, written: str) -> Path:
+    # os.path, here and for isfile: pathlib raises on an unknown ~user, a forbidden directory and
+    # on a text that is no path at all, such as the secret itself in the place of its file.
+    return directory / os.path.expanduser(written)
+
+
 def _file_text(path: Path, shown: str, findings: Findings) -> str:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return ""
     try:
         if path.stat().st_size <= SIZE_BYTES_MAX:
@@ -272,7 +279,7 @@ def _file_text(path: Path, shown: str, findings: Findings) -> str:
 def _secret_file(path: Path) -> tuple[str, str]:
     """Return the content without its last newline and, if there is none, what is wrong."""
     findings = Findings()
-    if not path.is_file():
+    if not os.path.isfile(path):
         return "", "names no file"
     content = _file_text(path, "", findings).rstrip("\r\n")
     if findings.problems:
