@@ -1,8 +1,9 @@
 """Every error enrichd raises on purpose, as one tree.
 
-The second level says what the caller does next: correct the input (Invalid), look elsewhere (NotFound), accept that the
-state forbids it (Refused), wait for the database (Unavailable), or try another source (ProviderError). `code` is the
-machine-readable name; exit codes and HTTP statuses are known only to the two edges, `ctl/main.py` and the gateway.
+The second level says what the caller does next: correct the input (Invalid), look elsewhere
+(NotFound), accept that the state forbids it (Refused), wait for the database (Unavailable), or try
+another source (ProviderError). `code` is the machine-readable name; exit codes and HTTP statuses
+are known only to the two edges, `ctl/main.py` and the gateway.
 """
 
 from __future__ import annotations
@@ -99,6 +100,12 @@ class Unavailable(EnrichdError):
     """PostgreSQL cannot be reached or answers that it is the wrong server."""
 
     code = "database_unavailable"
+
+
+class NotMigrated(Unavailable):
+    """The database has no enrichd tables, or those of an older version."""
+
+    code = "not_migrated"
 
 
 class ProviderError(EnrichdError):

@@ -1,6 +1,7 @@
 """Jobs: their states, which move is legal, and what a new one looks like.
 
-The diagram is in `docs/states.md`; the database holds the same rules by the conditions of its statements.
+The diagram is in `docs/states.md`; the database holds the same rules by the conditions of its
+statements.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a run of a job ends in.
 
-A handler returns an outcome (or a plain dict, which completes the job); `processing/run.py` makes one of every error.
-How each is written down is `store/jobs.py`'s business.
+A handler returns an outcome (or a plain dict, which completes the job); `processing/run.py` makes
+one of every error. How each is written down is decided in `queue/endings.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """An error as a job keeps it: `{type, message, provider, retryable}` plus the wrong fields, if any."""
+    """An error as a job keeps it: `{type, message, provider, retryable}`, and the wrong fields."""
 
     type: str
     message: str
@@ -51,7 +51,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """An error that a later attempt may mend; the retry rule decides between that and the dead letter.
+    """An error that a later attempt may mend, if one is left; else the job is a dead letter.
 
     `delay_s` overrides the backoff (a server said when to come back).
     """
@@ -85,7 +85,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The run was given up by a process that shuts down; the job is pending again, no attempt used."""
+    """The run was given up at a shutdown; the job is pending again, no attempt used."""
 
 
 Outcome: TypeAlias = Completed | Failed | Retry | Snooze | Park | Cancelled | Released

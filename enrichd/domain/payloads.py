@@ -1,7 +1,8 @@
 """The payloads of the five job types, and the table of all types.
 
-JSON is camelCase, fields are snake_case; unknown fields are refused. A new type is one model and one handler:
-`register(name, Model)` here, `@handles(Model)` there, or both at once by `enrichd.plugin.job_type`.
+JSON is camelCase, fields are snake_case; unknown fields are refused. A new type is one model and
+one handler: `register(name, Model)` here, `@handles(Model)` there, or both at once by
+`enrichd.plugin.job_type`.
 """
 
 from __future__ import annotations

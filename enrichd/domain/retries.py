@@ -22,8 +22,8 @@ def may_retry(attempt: int, max_retries: int) -> bool:
 def backoff_s(rule: RetryRule, attempt: int, dice: float) -> float:
     """Return the seconds to wait after attempt number `attempt`; `dice` is 0 to 1.
 
-    The delay doubles from `base_delay_s` up to `max_delay_s`; the jitter takes away up to half of it, so that a
-    thousand jobs that failed together do not come back together, and none comes back at once.
+    The delay grows from `base_delay_s` up to `max_delay_s`; the jitter takes away up to half of it,
+    so that a thousand jobs that failed together do not come back together, and none at once.
     """
     # Past about 2**60 the power is a float that no longer matters and past 2**1024 it overflows.
     exponent = min(attempt - 1, 60)

@@ -21,7 +21,7 @@ class Item:
 
 
 class JobContext(Protocol):
-    """A run's view of the world: who it is for, the providers, progress, and a batch's finished leads.
+    """A run's view of the world: whom it is for, providers, progress, a batch's finished leads.
 
     A handler stops when it is cancelled (asyncio.CancelledError: clean up and let it pass).
     """

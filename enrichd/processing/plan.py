@@ -16,9 +16,10 @@ REFRESH_S = 1.0
 
 
 class Plan:
-    """A worker's view of the lanes, at most a second old."""
+    """A worker's view of the lanes, at most a second old; `only_lanes` leaves the others alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_lanes: frozenset[str] | None = None) -> None:
+        self._only_lanes = only_lanes
         self._lanes: list[OpenLane] = []
         self._read_at = float("-inf")
         self._look_at = float("-inf")
@@ -50,9 +51,11 @@ class Plan:
             return
         try:
             async with database.connection() as conn:
-                self._lanes = await lanes.open_lanes(conn)
+                found = await lanes.open_lanes(conn)
         except Unavailable:
             return  # The turn meets the same outage and waits for its end.
+        wanted = self._only_lanes
+        self._lanes = [lane for lane in found if wanted is None or lane.provider_id in wanted]
         self._read_at = now
 
     def lines(self, room: int) -> list[Lane]:

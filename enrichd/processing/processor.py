@@ -182,6 +182,7 @@ class JobProcessor:
         retry_rule: RetryRule | None = None,
         open_providers: Callable[[], Providers] = no_providers,
         is_tending: bool = True,
+        only_lanes: frozenset[str] | None = None,
     ) -> None:
         self.worker_id: UUID = uuid7()
         self.report = Report()
@@ -199,7 +200,7 @@ class JobProcessor:
         self._is_tending = is_tending
         self._limits = Limits()
 
-        self._plan = Plan()
+        self._plan = Plan(only_lanes)
         self._buffer: deque[Claimed] = deque()
         self._runs: dict[str, Run] = {}
         self._runners: set[asyncio.Task[None]] = set()

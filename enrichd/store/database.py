@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from enrichd.errors import Invalid, Unavailable
+from enrichd.errors import Invalid, NotMigrated, Unavailable
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 Answer = TypeVar("Answer")
@@ -115,6 +115,11 @@ def translated() -> Iterator[None]:
         yield
     except RACES:
         raise
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
+        raise NotMigrated(
+            f"the database lacks a part of enrichd: {first_line(error)}",
+            hint="Run: enrichctl db migrate",
+        ) from error
     except AWAY as error:
         raise Unavailable(f"PostgreSQL cannot serve now: {first_line(error)}") from error
     except psycopg.InterfaceError as error:

@@ -1,0 +1,178 @@
+"""`enrichctl`: the commands, and the one table from errors to exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from enrichd import __version__
+from enrichd.ctl.invocation import GLOBAL_OPTIONS, Invocation
+from enrichd.ctl.terminal import safe
+from enrichd.errors import (
+    EnrichdError,
+    Invalid,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+
+EXIT_CODES: tuple[tuple[type[EnrichdError], int], ...] = (
+    (Invalid, 2),
+    (NotFound, 3),
+    (Refused, 4),
+    (Unavailable, 5),
+    (EnrichdError, 1),
+)
+INTERRUPTED = 130
+
+COMMANDS = {
+    "cancel": "moves",
+    "completion": "completion",
+    "config": "config",
+    "db": "db",
+    "enqueue": "enqueue",
+    "enrich": "enrich",
+    "list": "list",
+    "metrics": "metrics",
+    "process": "process",
+    "prune": "prune",
+    "retry": "moves",
+    "show": "show",
+    "wait": "wait",
+}
+"""Each command and the module under `ctl/commands` that holds it, imported when it is wanted."""
+
+
+class Commands(click.Group):
+    """The group of all commands; a module is imported when its command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every command's name, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None if there is none of that name."""
+        module_name = COMMANDS.get(cmd_name)
+        if module_name is None:
+            return None
+        module = importlib.import_module(f"enrichd.ctl.commands.{module_name}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else " See enrichctl --help."
+            raise click.UsageError(f"no command {safe(args[0])!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: enrichctl enrich leads.csv --out enriched.csv",
+)
+@click.version_option(__version__, prog_name="enrichctl")
+@click.pass_context
+def cli(ctx: click.Context, **given: Any) -> None:
+    """Enrich leads, and look after the queue that does it.
+
+    Every command talks straight to PostgreSQL: the one DATABASE_URL names, or one that enrichctl
+    brings along and starts by itself.
+    """
+    ctx.ensure_object(Invocation).take(given)
+
+
+cli.params.extend(GLOBAL_OPTIONS)
+
+
+def main() -> NoReturn:
+    """Run `enrichctl` and exit with 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 no database."""
+    invocation = Invocation()
+    try:
+        code = cli.main(prog_name="enrichctl", standalone_mode=False, obj=invocation)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        code = report_usage(error, invocation)
+    except EnrichdError as error:
+        code = report(error, invocation)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last stop: a person reads a sentence
+        code = report_bug(error, invocation)
+    leave(code if isinstance(code, int) else 0)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; a reader that closed its end of the pipe is not an error worth a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def report(error: EnrichdError, invocation: Invocation) -> int:
+    """Print an error as one sentence and what to do; return its exit code."""
+    if invocation.is_debug:
+        traceback.print_exc()
+    if invocation.is_json:
+        click.echo(json.dumps({"error": error_json(error)}), err=True)
+    else:
+        click.echo(f"error: {safe(error.message)}", err=True)
+        if isinstance(error, Invalid) and len(error.fields) > 5:
+            for part in error.fields[5:]:
+                click.echo(f"  {safe(str(part))}", err=True)
+        if error.hint:
+            click.echo(safe(error.hint, block=True), err=True)
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def error_json(error: EnrichdError) -> dict[str, Any]:
+    """Return an error's machine-readable shape."""
+    fields = error.fields if isinstance(error, Invalid) else ()
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "fields": [{"path": part.path, "problem": part.problem} for part in fields],
+    }
+
+
+def report_usage(error: click.ClickException, invocation: Invocation) -> int:
+    """Print what was wrong with the command's words; return 2."""
+    if invocation.is_json:
+        shape = {"code": "usage", "message": error.format_message(), "hint": None, "fields": []}
+        click.echo(json.dumps({"error": shape}), err=True)
+    else:
+        click.echo(f"error: {safe(error.format_message())}", err=True)
+        ctx = getattr(error, "ctx", None)
+        if ctx is not None:
+            click.echo(f"Try '{ctx.command_path} --help'.", err=True)
+    return 2
+
+
+def report_bug(error: Exception, invocation: Invocation) -> int:
+    """Print an error nobody foresaw as one sentence; the traceback only with --debug. Return 1."""
+    if invocation.is_debug:
+        traceback.print_exc()
+    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    click.echo(f"error: {safe(text[:300])}", err=True)
+    if not invocation.is_debug:
+        click.echo("Run it again with --debug to see where.", err=True)
+    return 1

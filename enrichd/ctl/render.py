@@ -1,0 +1,111 @@
+"""What commands print: tables that fit the terminal, JSON, plain lines.
+
+Untrusted text goes through `safe`, and nothing is ever read as rich markup. A pipe gets no colour.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enrichd.ctl.terminal import safe
+
+STATUS_STYLES = {
+    "pending": "cyan",
+    "scheduled": "blue",
+    "processing": "yellow",
+    "waiting": "magenta",
+    "completed": "green",
+    "failed": "red",
+    "dead_letter": "bold red",
+    "cancelled": "dim",
+}
+
+
+def console() -> Console:
+    """Return the terminal (or pipe) as it is now."""
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def line(text: str) -> None:
+    """Print one line of text."""
+    console().print(Text(safe(text)), soft_wrap=True)
+
+
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> None:
+    """Print rows under headings, cut to the terminal's width; columns in `right` are numbers.
+
+    A column headed `Status` is coloured by state.
+    """
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, heading in enumerate(headings):
+        shown.add_column(
+            heading,
+            justify="right" if place in right else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+        )
+    for row in rows:
+        cells = [Text(safe(cell)) for cell in row]
+        for place, heading in enumerate(headings):
+            if heading == "Status":
+                cells[place].stylize(STATUS_STYLES.get(row[place], ""))
+        shown.add_row(*cells)
+    console().print(shown)
+
+
+def json_document(value: Any) -> None:
+    """Print one JSON document, indented, ASCII only."""
+    write_json(value, orjson.OPT_INDENT_2)
+
+
+def json_line(value: Any) -> None:
+    """Print one line of JSON, ASCII only."""
+    write_json(value, 0)
+
+
+def write_json(value: Any, option: int) -> None:
+    """Write JSON that no terminal can act on: everything past ASCII is escaped."""
+    text = orjson.dumps(value, option=option | orjson.OPT_APPEND_NEWLINE).decode()
+    sys.stdout.write(text if text.isascii() else "".join(map(ascii_json, text)))
+
+
+def ascii_json(char: str) -> str:
+    """Return a character as JSON writes it in ASCII."""
+    if char.isascii():
+        return char
+    code = ord(char)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def age(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago (or ahead) a moment is: `5s`, `3m`, `2h`, `4d`, `in 5m`; `-` for None."""
+    if moment is None:
+        return "-"
+    seconds = (now - moment).total_seconds()
+    text = duration(abs(seconds))
+    return f"in {text}" if seconds < -0.5 else text
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in its largest unit: `40ms`, `5s`, `3m`, `2h`, `4d`; `-` for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"

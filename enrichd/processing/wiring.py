@@ -1,0 +1,61 @@
+"""From settings to a JobProcessor with its data providers; the three callers share it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from enrichd.domain.retries import RetryRule
+from enrichd.processing.processor import JobProcessor
+from enrichd.settings import Settings
+from enrichd.store.database import Database
+
+if TYPE_CHECKING:
+    from enrichd.providers.waterfall import Providers
+
+
+class Runtime:
+    """What one process needs to run jobs; the providers are opened when a job first asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._providers: Providers | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._providers is not None:
+            await self._providers.close()
+
+    def open_providers(self) -> Providers:
+        """Return this process's data providers."""
+        if self._providers is None:
+            from enrichd.providers.waterfall import build_providers
+
+            self._providers = build_providers(self._settings)
+        return self._providers
+
+    def processor(self, *, hot: Database, control: Database, **options: Any) -> JobProcessor:
+        """Return a JobProcessor as the settings have it; `options` override its arguments."""
+        settings = self._settings
+        chosen: dict[str, Any] = {
+            "concurrency": settings.max_concurrent_jobs,
+            "job_timeout_s": settings.job_timeout_s,
+            "poll_interval_s": settings.poll_interval_s,
+            "heartbeat_interval_s": settings.heartbeat_interval_s,
+            "worker_timeout_s": settings.worker_timeout_s,
+            "grace_s": settings.graceful_shutdown_timeout_s,
+            "retry_rule": RetryRule(
+                base_delay_s=settings.retry_base_delay_s,
+                max_delay_s=settings.retry_max_delay_s,
+                multiplier=settings.retry_backoff_multiplier,
+            ),
+            "open_providers": self.open_providers,
+        }
+        return JobProcessor(hot=hot, control=control, **{**chosen, **options})
