@@ -34,11 +34,13 @@ from enrichd.domain.email_data import (
 TEXT_LENGTH_MAX = 1024
 ADDRESS_LENGTH_MAX = 254
 LOCAL_PART_LENGTH_MAX = 64
+LABEL_LENGTH_MAX = 63
 
 # Copied out of a spreadsheet or a web page, an address comes with invisible company.
 EDGES = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff"
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+LABEL_DOTS = re.compile("[.\u3002\uff0e\uff61]")
 PLAIN_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 PLAIN_LOCAL_PART = re.compile(r"[^\s@\"(),:;<>\[\\\]]+")
 
@@ -79,14 +81,14 @@ def parse_address(text: str) -> Address | InvalidAddress:
     nothing about whether the domain exists. Never raises.
     """
     if len(text) > TEXT_LENGTH_MAX:
-        return InvalidAddress(_printable(text), "too_long")
+        return InvalidAddress(printable(text), "too_long")
     bare = _bare(text)
     if reason := _refusal(bare):
-        return InvalidAddress(_printable(text), reason)
+        return InvalidAddress(printable(text), reason)
     try:
         parsed = validate_email(bare, check_deliverability=False)
     except EmailNotValidError:
-        return InvalidAddress(_printable(text), _diagnosis(bare))
+        return InvalidAddress(printable(text), _diagnosis(bare))
     return Address(parsed.local_part, parsed.domain, parsed.ascii_domain)
 
 
@@ -121,7 +123,16 @@ def _refusal(bare: str) -> str | None:
         return "several_addresses" if bare.count("@") > 1 else "too_long"
     if bare.find("@") > LOCAL_PART_LENGTH_MAX and '"' not in bare:
         return "local_part_too_long"
-    return None
+    return None if bare.isascii() else _refusal_beyond_ascii(bare)
+
+
+def _refusal_beyond_ascii(bare: str) -> str | None:
+    # IDNA takes time quadratic in the length of a label: milliseconds for one that is too long
+    # anyway, since no label gets shorter by encoding.
+    if len(bare.encode("utf-8", "surrogatepass")) > ADDRESS_LENGTH_MAX:
+        return "too_long"
+    labels = LABEL_DOTS.split(bare.rpartition("@")[2])
+    return "domain_invalid" if max(map(len, labels)) > LABEL_LENGTH_MAX else None
 
 
 def _diagnosis(bare: str) -> str:
@@ -154,7 +165,8 @@ def _diagnosis(bare: str) -> str:
     return "domain_invalid"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return the text cut to 254 characters, with a mark for each that nobody should print."""
     # jsonb takes neither NUL nor a lone surrogate, and a terminal no control characters.
     return UNPRINTABLE.sub("\ufffd", text[:ADDRESS_LENGTH_MAX])
 

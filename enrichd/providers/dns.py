@@ -1,4 +1,4 @@
-"""DNS as enrichd needs it: where a domain takes its mail, which public addresses a host has.
+"""DNS as enrichd needs it: where a domain takes its mail, which addresses a host has.
 
 One `Resolver` lives as long as its process. It keeps answers in memory, asks about a domain once
 however many leads want to know at the same time, and stops asking for a while when no nameserver
@@ -49,11 +49,17 @@ PROTOCOL_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")
 
 @dataclass(frozen=True, slots=True)
 class HostAddresses:
-    """The globally routable addresses of a host, IPv4 first."""
+    """Where a host is. Connect only to what is `public`, unless an operator allowed the rest."""
 
     found: tuple[str, ...]
+    """All its addresses, IPv4 first."""
     reason: str | None = None
-    """Why there are none: `host_not_found`, `address_not_public`, or the trouble on the way."""
+    """Why there are none: `host_not_found`, or the trouble on the way."""
+
+    @property
+    def public(self) -> tuple[str, ...]:
+        """The addresses of the open internet."""
+        return tuple(address for address in self.found if is_public_address(address))
 
 
 class _Trouble(Exception):
@@ -110,7 +116,7 @@ class Resolver:
         return await self._mail_hosts.get(domain.lower(), look_up)
 
     async def addresses(self, host: str) -> HostAddresses:
-        """Return the public addresses of a host name, or of an address given as text."""
+        """Return the addresses of a host name, or of an address given as text."""
 
         async def look_up() -> tuple[HostAddresses, float]:
             async with self._room:
@@ -184,16 +190,13 @@ class Resolver:
 
     async def _look_up_addresses(self, host: str) -> tuple[HostAddresses, float]:
         if (literal := _as_address(host)) is not None:
-            if is_public_address(literal):
-                return HostAddresses((literal,)), KEEP_S_MAX
-            return HostAddresses((), "address_not_public"), KEEP_S_MAX
+            return HostAddresses((literal,)), KEEP_S_MAX
         if (name := _absolute(host)) is None:
             return HostAddresses((), "host_not_found"), KEEP_S_MAX
         deadline = time.monotonic() + self._timeout_s
         v4, v6, ttl_s = await self._both_families(name, deadline)
-        public = tuple(text for text in (*v4, *v6) if is_public_address(text))
-        reason = None if public else "address_not_public" if v4 or v6 else "host_not_found"
-        return HostAddresses(public, reason), ttl_s
+        found = (*v4, *v6)
+        return HostAddresses(found, None if found else "host_not_found"), ttl_s
 
     async def _both_families(
         self, name: dns.name.Name, deadline: float

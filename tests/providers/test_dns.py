@@ -301,15 +301,22 @@ async def test_lookups_that_wait_for_room_do_not_run_out_of_time(server):
     assert {answer.found for answer in answers} == {True}
 
 
-async def test_only_the_public_addresses_of_a_host_are_given(server, resolver):
+async def test_a_host_says_which_of_its_addresses_are_public(server, resolver):
     server.zones["mx.example"] = {"A": ["10.0.0.1", PUBLIC_V4], "AAAA": [PUBLIC_V6, "fe80::1"]}
-    server.zones["inside.example"] = {"A": ["192.168.1.1"]}
 
-    assert await resolver.addresses("mx.example") == HostAddresses((PUBLIC_V4, PUBLIC_V6))
-    assert await resolver.addresses("inside.example") == HostAddresses((), "address_not_public")
+    addresses = await resolver.addresses("mx.example")
+
+    assert addresses == HostAddresses(("10.0.0.1", PUBLIC_V4, PUBLIC_V6, "fe80::1"))
+    assert addresses.public == (PUBLIC_V4, PUBLIC_V6)
     assert await resolver.addresses("gone.example") == HostAddresses((), "host_not_found")
-    assert await resolver.addresses("[8.8.8.8]") == HostAddresses(("8.8.8.8",))
-    assert await resolver.addresses("127.0.0.1") == HostAddresses((), "address_not_public")
+    assert (await resolver.addresses("[8.8.8.8]")).public == ("8.8.8.8",)
+    assert (await resolver.addresses("127.0.0.1")).public == ()
+
+
+async def test_one_address_family_is_enough_when_the_other_has_trouble(server, resolver):
+    server.zones["mx.example"] = {"A": [PUBLIC_V4], "AAAA": Trouble.SERVFAIL}
+
+    assert (await resolver.addresses("mx.example")).found == (PUBLIC_V4,)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
     with DnsServer({"acme.example": {"MX": ["10 mx.acme.example."]}}) as server:
         Resolver(nameservers=[server.address])
 
-A zone is a name's records by type, or a `Trouble` that every question about it gets. CNAMEs are
+A zone is a name's records by type, or a `Trouble` that every question about it gets; a type may
+have its trouble too. CNAMEs are
 followed as a resolver would. `"*"` answers for all names that are not listed; without it they do
 not exist. Zones may be changed while the server runs. By hand: `python -m tests.support.dns_server
 --port 5353 zones.json`, the same shape in JSON with `"SERVFAIL"` for trouble.
@@ -24,9 +25,6 @@ from typing import Any, ClassVar
 
 from dnslib import QTYPE, RCODE, RR, SOA, DNSError, DNSRecord
 
-Records = Mapping[str, Sequence[str]]
-"""Zone file values by type: `{"MX": ["10 mx.acme.example."], "TXT": ['"v=spf1 -all"']}`."""
-
 
 class Trouble(StrEnum):
     """What a server does instead of answering."""
@@ -39,7 +37,8 @@ class Trouble(StrEnum):
     """Answers with bytes that are no DNS message."""
 
 
-Zone = Records | Trouble
+Zone = Mapping[str, Sequence[str] | Trouble] | Trouble
+"""Zone file values by type: `{"MX": ["10 mx.acme.example."], "TXT": ['"v=spf1 -all"']}`."""
 
 
 class DnsServer:
@@ -114,7 +113,8 @@ class DnsServer:
         self.queries[name, rtype, transport] += 1
         self._was_asked.set()
         reply = request.reply(ra=1, aa=0)
-        match self._zone(name):
+        zone = self._zone(name)
+        match zone.get(rtype) if isinstance(zone, Mapping) else zone:
             case Trouble.DROP:
                 return None
             case Trouble.GARBAGE:
