@@ -59,7 +59,8 @@ if os.geteuid() == 0:
     os.setuid(int(uid))
 fcntl.flock(0, fcntl.LOCK_EX)
 if os.path.samestat(os.fstat(0), os.stat(os.environ["PGDATA"] + "/users.lock")):
-    os.execv(command[0], command)
+    if os.spawnv(os.P_WAIT, command[0], command):
+        os.execv(command[0], [*command, "--mode=immediate"])
 """
 
 
@@ -152,7 +153,7 @@ def _leave_caretaker(cluster: Cluster) -> None:
     account = cluster.account
     command = [sys.executable, "-I", "-S", "-c", CARETAKER, str(account.uid), str(account.gid)]
     users = server_cluster.open_in(cluster, "users.lock", os.O_RDWR)
-    try:
+    with contextlib.suppress(PermissionError):  # no caretaker where Python itself cannot be run
         subprocess.run(
             [*command, *server_cluster.stop_command(cluster)],
             stdin=users,
@@ -164,8 +165,7 @@ def _leave_caretaker(cluster: Cluster) -> None:
             check=False,
             timeout=CARETAKER_START_S,
         )
-    finally:
-        os.close(users)
+    os.close(users)
 
 
 def _stop_if_unused(cluster: Cluster) -> bool:
@@ -219,7 +219,7 @@ def _lock(descriptor: int, kind: int, *, wait_s: float) -> None:
     while not _try_lock(descriptor, kind):
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"another process has been starting or stopping PostgreSQL for {wait_s:.0f} seconds",
+                f"another process has been starting or stopping the server for {wait_s:.0f} s",
                 hint=f"See what it is doing and end it. {OWN_SERVER}",
             )
         time.sleep(0.02)

@@ -140,7 +140,7 @@ def place_for(data_dir: Path, account: Account) -> Path:
             _clear_empty(wanted, account)
         wanted.symlink_to(_free_place(wanted))
     place = wanted.resolve()
-    if place.parent == STATE:
+    if place.parent == STATE.resolve():
         make_state_folder()
     if not account.reaches(place.parent):
         raise Unavailable(

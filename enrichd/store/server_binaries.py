@@ -110,16 +110,20 @@ def readable_binaries(binaries: Binaries, account: Account) -> Binaries:
     one rename, so nobody ever sees half of it.
     """
     source = binaries.folder.resolve().parent
-    if account.is_own or _is_readable(source, account):
+    # Wheels keep shared libraries beside the package, and programs look for them by that path.
+    libraries = source.parent.with_name(f"{source.parent.name}.libs")
+    parts = [source, libraries] if libraries.is_dir() else [source]
+    if account.is_own or all(_is_readable(part, account) for part in parts):
         return binaries
     target = make_state_folder() / f"postgresql-{binaries.version}"
     if not target.exists():
         with tempfile.TemporaryDirectory(prefix=".postgresql-", dir=target.parent) as scratch:
             fresh = Path(scratch) / "copy"
-            _copy(source, fresh)
+            for part in parts:
+                _copy(part, fresh / part.relative_to(source.parent.parent))
             with contextlib.suppress(OSError):  # another process was faster with the same files
                 fresh.rename(target)
-    return Binaries(target / "bin", binaries.version)
+    return Binaries(target / source.parent.name / source.name / "bin", binaries.version)
 
 
 def _is_readable(root: Path, account: Account) -> bool:
@@ -135,10 +139,9 @@ def _is_readable(root: Path, account: Account) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    for part in ("bin", "lib", "share"):
-        if (source / part).is_dir():
-            shutil.copytree(source / part, target / part, symlinks=True)
-    for folder, _, names in os.walk(target):
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("include"))
+    target.parent.parent.chmod(0o755)
+    for folder, _, names in os.walk(target.parent):
         os.chmod(folder, 0o755)
         for name in names:
             path = Path(folder, name)

@@ -35,7 +35,10 @@ SOCKET = f".s.PGSQL.{PORT}"
 SOCKET_PATH_BYTES_MAX = 103  # sun_path of macOS, the smallest, with its closing zero byte
 START_WAIT_S = 60.0
 LOG_BYTES_MAX = 10_000_000
+LOG_BYTES_READ = 20_000
 LOG_LINES_SHOWN = 8
+READY = "ready to accept connections"
+PATIENCE_S = 5  # then we look ourselves why it is not ready
 
 CONFIGURATION = """
 # From here on: set by enrichd when it made this server. Changes count from the next start.
@@ -166,13 +169,13 @@ def ensure_running(cluster: Cluster, settings: Mapping[str, str]) -> Path:
         if state and is_running(cluster):
             return state.sockets
         if state and _is_postgres(state.pid):
-            time.sleep(0.05)  # another one began to start or stop it and died, or it recovers
+            _end_if_it_panics(cluster)
+            time.sleep(0.05)  # it recovers, or who began to start or stop it died meanwhile
             continue
-        if state and _is_alive(state.pid):
-            # Left by a crash, and the number is now another program's, as happens after each
-            # restart of a container. PostgreSQL cannot tell and would refuse to start.
-            (cluster.place / "postmaster.pid").unlink(missing_ok=True)
-        if sockets := _start(cluster, settings, deadline):
+        _clear_stale(cluster.place / "postmaster.pid")
+        if state:
+            _clear_stale(state.sockets / f"{SOCKET}.lock")
+        if sockets := _start(cluster, settings):
             return sockets
         time.sleep(0.1)
     raise Unavailable(
@@ -234,25 +237,48 @@ def _is_postgres(pid: int) -> bool:
     return os.path.basename(answer.stdout.strip()).startswith("postgres")
 
 
-def _start(cluster: Cluster, settings: Mapping[str, str], deadline: float) -> Path | None:
+def _clear_stale(lock_file: Path) -> None:
+    """Remove a lock file of a killed server whose number is now another program's, or a zombie's.
+
+    That happens after each restart of a container. PostgreSQL cannot tell and would not start.
+    """
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid = abs(int(lock_file.read_text(errors="replace").splitlines()[0] or 0))
+        if _is_alive(pid) and not _is_postgres(pid):
+            lock_file.unlink()
+
+
+def _end_if_it_panics(cluster: Cluster) -> None:
+    # On a full disk the server starts again and again by itself, without ever getting ready.
+    with contextlib.suppress(FileNotFoundError), open(cluster.place / "server.log", "rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES_READ))
+        _, panic, rest = log.read().decode(errors="replace").rpartition("PANIC:")
+        if panic and READY not in rest:
+            command = [*stop_command(cluster), "--mode=immediate"]
+            run(command, cluster.account, place=cluster.place)
+            raise failure("the embedded PostgreSQL did not start", panic + rest, cluster.place)
+
+
+def _start(cluster: Cluster, settings: Mapping[str, str]) -> Path | None:
     sockets = _socket_folder(cluster)
     options = {"listen_addresses": "", "port": str(PORT), "unix_socket_permissions": "0700"}
     options |= {"unix_socket_directories": os.fspath(sockets), **settings}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-    wait_s = str(max(1, int(deadline - time.monotonic())))
     command = [os.fspath(cluster.binaries.program("pg_ctl")), "start", "--silent", "--wait"]
-    command += ["--timeout", wait_s, "--options", shlex.join(words)]
+    command += ["--timeout", str(PATIENCE_S), "--options", shlex.join(words)]
     log = _open_log(cluster)
     try:
         begin = os.fstat(log).st_size
         code, _ = run(command, cluster.account, place=cluster.place, log=log)
-        output = os.pread(log, LOG_BYTES_MAX, begin).decode(errors="replace")
+        output = os.pread(log, LOG_BYTES_READ, begin).decode(errors="replace")
     finally:
         os.close(log)
     if code == 0:
         return sockets
     if "pre-existing shared memory block" in output:
         return None  # the server was killed and its last children are just ending
+    if "did not start in time" in output:
+        return None  # it recovers, for instance
     raise failure("the embedded PostgreSQL did not start", output, cluster.place)
 
 
@@ -296,7 +322,7 @@ def open_in(cluster: Cluster, name: str, flags: int) -> int:
 def stop_command(cluster: Cluster) -> list[str]:
     """Return the command that stops the server: its clients are cut off, its data is written."""
     program = os.fspath(cluster.binaries.program("pg_ctl"))
-    return [program, "stop", "--silent", "--wait", "--mode=fast", "--timeout=60"]
+    return [program, "stop", "--silent", "--wait", "--mode=fast", "--timeout=30"]
 
 
 def stop(cluster: Cluster, *, lock: int) -> None:
@@ -304,7 +330,11 @@ def stop(cluster: Cluster, *, lock: int) -> None:
     state = _read_state(cluster.place)
     if state is None:
         return
-    code, output = run(stop_command(cluster), cluster.account, place=cluster.place, keep=(lock,))
+    fast = stop_command(cluster)
+    code, output = run(fast, cluster.account, place=cluster.place, keep=(lock,))
+    if code != 0 and _is_postgres(state.pid):  # a full disk, or one too slow: no data is lost
+        immediate = [*fast, "--mode=immediate"]
+        code, output = run(immediate, cluster.account, place=cluster.place, keep=(lock,))
     if code != 0 and _is_postgres(state.pid):
         raise failure("the embedded PostgreSQL did not stop", output, cluster.place)
     if state.sockets.name.startswith(("enrichd-", "socket-")):
