@@ -25,6 +25,7 @@ import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
 
+from enrichd.domain.addresses import is_public
 from enrichd.domain.email_verdicts import MailHosts, MxRecord
 from enrichd.providers.kept_answers import KeptAnswers
 from enrichd.providers.nameservers import (
@@ -42,9 +43,6 @@ LOOKUPS_AT_ONCE = 64
 """Each holds one socket. A usual descriptor limit is 1024."""
 MX_RECORDS_MAX = 20
 PUBLIC_NAME = dns.name.from_text("a.root-servers.net.")
-NAT64 = ipaddress.ip_network("64:ff9b::/32")
-# Private for IANA; `is_global` of older Python 3.11 thinks otherwise.
-PROTOCOL_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class HostAddresses:
     @property
     def public(self) -> tuple[str, ...]:
         """The addresses of the open internet."""
-        return tuple(address for address in self.found if is_public_address(address))
+        return tuple(address for address in self.found if is_public(address))
 
 
 class _Trouble(Exception):
@@ -167,9 +165,9 @@ class Resolver:
         v4, v6, addresses_ttl_s = await self._both_families(name, deadline)
         ttl_s = min(ttl_s, addresses_ttl_s)
         fallback: Literal["a", "aaaa"]
-        if any(is_public_address(text) for text in v4):
+        if any(is_public(text) for text in v4):
             fallback = "a"
-        elif any(is_public_address(text) for text in v6):
+        elif any(is_public(text) for text in v6):
             fallback = "aaaa"
         else:
             reason = "address_not_public" if v4 or v6 else "no_mail_host"
@@ -275,23 +273,6 @@ class Resolver:
         return self._stub
 
 
-def is_public_address(text: str) -> bool:
-    """Say whether an IP address is one of the open internet, by itself and by what it wraps."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        # Each of these forms carries an IPv4 address that a gateway may unwrap and deliver to.
-        if address in NAT64 or address.sixtofour or address.teredo or address.ipv4_mapped:
-            return False
-        if address.is_site_local:
-            return False
-    elif address in PROTOCOL_ASSIGNMENTS:
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
 def _from_mx(answer: Sequence[dns.rdata.Rdata]) -> MailHosts:
     exchanges = sorted(
         (rdata.preference, rdata.exchange.to_text(omit_final_dot=True).lower())
@@ -312,7 +293,7 @@ def _from_mx(answer: Sequence[dns.rdata.Rdata]) -> MailHosts:
 
 def _may_be_reached(host: str) -> bool:
     if (literal := _as_address(host)) is not None:
-        return is_public_address(literal)
+        return is_public(literal)
     return host != "localhost" and not host.endswith((".localhost", ".local", ".invalid"))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import math
 import secrets
 import socket
@@ -22,9 +21,10 @@ from dataclasses import dataclass, replace
 
 import aiosmtplib
 
+from enrichd.domain.addresses import is_public, parse_networks
 from enrichd.domain.email_verdicts import MailHosts, SmtpCheck, SmtpClass
 from enrichd.domain.emails import Address, mx_provider
-from enrichd.providers.dns import Resolver, is_public_address
+from enrichd.providers.dns import Resolver
 from enrichd.providers.smtp_replies import class_of, enhanced_code
 
 HOSTS_TRIED_MAX = 2
@@ -79,7 +79,7 @@ class SmtpProber:
     def __init__(self, settings: SmtpProbe, *, resolver: Resolver) -> None:
         self._settings = settings
         self._resolver = resolver
-        self._allowed = [ipaddress.ip_network(network) for network in settings.allowed_networks]
+        self._allowed = parse_networks(settings.allowed_networks)
         self._pace = _Pace(settings.sessions_per_minute, settings.sessions_per_day)
         self._rooms: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
         self._catch_all: OrderedDict[str, tuple[bool, float]] = OrderedDict()
@@ -114,12 +114,8 @@ class SmtpProber:
 
     async def _reachable(self, host: str) -> Sequence[str]:
         addresses = await self._resolver.addresses(host)
-        return [ip for ip in addresses.found if self._may_connect(ip)][:ADDRESSES_TRIED_MAX]
-
-    def _may_connect(self, ip: str) -> bool:
-        if is_public_address(ip):
-            return True
-        return any(ipaddress.ip_address(ip) in network for network in self._allowed)
+        reachable = [ip for ip in addresses.found if is_public(ip, allowed_networks=self._allowed)]
+        return reachable[:ADDRESSES_TRIED_MAX]
 
     async def _session(self, address: Address, ip: str) -> SmtpCheck:
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from enrichd.domain.email_verdicts import MailHosts, MxRecord
 from enrichd.providers import dns as resolving
-from enrichd.providers.dns import HostAddresses, Resolver, is_public_address
+from enrichd.providers.dns import HostAddresses, Resolver
 from tests.support.dns_server import DnsServer, Trouble
 
 PUBLIC_V4, PUBLIC_V6 = "93.184.216.34", "2606:2800:220:1::1"
@@ -317,24 +317,6 @@ async def test_one_address_family_is_enough_when_the_other_has_trouble(server, r
     server.zones["mx.example"] = {"A": [PUBLIC_V4], "AAAA": Trouble.SERVFAIL}
 
     assert (await resolver.addresses("mx.example")).found == (PUBLIC_V4,)
-
-
-@pytest.mark.parametrize(
-    "text",
-    """
-    0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.8 192.0.2.1
-    192.168.0.1 198.18.0.1 203.0.113.9 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 ::ffff:10.0.0.1
-    ::ffff:8.8.8.8 64:ff9b::a00:1 64:ff9b:1::a00:1 2002:a00:1:: 2001:0:a00:1:: fc00::1 fe80::1
-    fec0::1 ff02::1 2001:db8::1 not-an-address
-    """.split(),  # noqa: SIM905
-)
-def test_what_is_not_the_open_internet_is_not_public(text):
-    assert not is_public_address(text)
-
-
-def test_an_address_of_the_open_internet_is_public():
-    assert is_public_address("8.8.8.8")
-    assert is_public_address("2a00:1450:4001:80b::200e")
 
 
 @pytest.mark.parametrize("text", ["dns.example", "1.1.1.1:0", "1.1.1.1:70000", "::1:x", "[::1", ""])
