@@ -22,9 +22,11 @@ LEAD_FIELDS = (
     "linkedinUrl",
     "phone",
     "title",
+    "location",
     "city",
     "country",
 )
+"""The columns that are looked for; `city` and `country` become the lead's `location`."""
 
 # A bar sets languages apart; languages that share a word have it once.
 ALIASES = {
@@ -220,6 +222,11 @@ ALIASES = {
         | funcție, post, titlu, poziție
         | pozicija, radno mjesto
         | θέση, должность""",
+    "location": """
+        location, person location, contact location, lead location, geo, geography, region, place
+        | Standort, Region | lieu, localisation, région | ubicación, lugar
+        | luogo, sede, posizione geografica | localização | locatie, regio | lokalizacja | plats
+        | sijainti | lokalita | hely | locație | lokacija""",
     "city": """
         city, town, person city, contact city, mailing city, location city, locality,
         business city

@@ -43,6 +43,8 @@ class Layout:
 
 def sniff(sample: str) -> Layout | None:
     """Decide the layout of a sample, or return None if it holds no record at all."""
+    if not sample.strip(' "\t\r\n,;|'):
+        return None
     lines = list(io.StringIO(sample, newline=""))
     sep = SEP_LINE.fullmatch(lines[0].rstrip("\r\n")) if lines else None
     if sep:
@@ -104,7 +106,7 @@ def _score(records: Sequence[Sequence[str]], delimiter: str) -> float:
     uncut = sum(map(_is_uncut, filled)) / max(len(filled), 1) if width > 1 else 0.0
     stray = sum('"' in cell for cell in filled) / max(len(filled), 1)
     return (
-        (sum(even) / len(even) if even else 1.0)
+        (0.3 + 0.7 * (sum(even) / len(even) if even else 1.0))
         * (1 + min(known, 5) + whole / len(records) + 0.5 * (width > 1))
         * (1 - 0.5 * loose)
         * (1 - 0.5 * uncut - 0.4 * stray)

@@ -26,7 +26,9 @@ def _path(*keys: str) -> Extractor:
     def extract(result: Result) -> object:
         value: object = result
         for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            if not isinstance(value, dict):
+                return None
+            value = value.get(key)
         return value
 
     return extract
@@ -34,29 +36,34 @@ def _path(*keys: str) -> Extractor:
 
 def _first(*extractors: Extractor) -> Extractor:
     def extract(result: Result) -> object:
-        values = (extractor(result) for extractor in extractors)
-        return next((value for value in values if value not in (None, "", [])), None)
+        for extractor in extractors:
+            value = extractor(result)
+            if value is not None and value != "" and value != []:
+                return value
+        return None
 
     return extract
 
 
 def _member(list_path: Extractor, key: str) -> Extractor:
-    """Take a key of a list's primary member, or of its first one."""
+    """Take a key of a list's primary member, or of its first one, which may be plain text."""
 
     def extract(result: Result) -> object:
-        members = [member for member in _items(list_path(result)) if isinstance(member, Mapping)]
-        chosen = next((member for member in members if member.get("primary")), None)
-        return (chosen or (members[0] if members else {})).get(key)
+        members = _items(list_path(result))
+        chosen = next((m for m in members if isinstance(m, dict) and m.get("primary")), None)
+        member = chosen or (members[0] if members else None)
+        return member.get(key) if isinstance(member, dict) else member
 
     return extract
 
 
 def _profile(entity: str, network: str) -> Extractor:
     """Take the URL of an entity's profile on a network."""
+    profiles = _path(entity, "socialProfiles")
 
     def extract(result: Result) -> object:
-        for profile in _items(_path(entity, "socialProfiles")(result)):
-            if isinstance(profile, Mapping) and profile.get("network") == network:
+        for profile in _items(profiles(result)):
+            if isinstance(profile, dict) and profile.get("network") == network:
                 return profile.get("url")
         return None
 
@@ -66,11 +73,11 @@ def _profile(entity: str, network: str) -> Extractor:
 def _missing(result: Result) -> object:
     """List what was not found and why: `company.phones: robots_disallowed; …`."""
     missing = result.get("missing")
-    if isinstance(missing, Mapping):
+    if isinstance(missing, dict):
         return [f"{path}: {reason}" for path, reason in missing.items()][:MISSING_LISTED_MAX]
     listed = []
     for item in _items(missing)[:MISSING_LISTED_MAX]:
-        if isinstance(item, Mapping):
+        if isinstance(item, dict):
             path = ".".join(str(item[key]) for key in ("entity", "field") if item.get(key))
             listed.append(f"{path}: {item.get('reason') or 'unknown'}")
         else:
@@ -143,12 +150,8 @@ FIELDS: dict[str, Extractor] = {
     "company_country": _first(
         _path("company", "location", "country"), _path("company", "location", "countryCode")
     ),
-    "company_phone": _first(
-        _member(_path("company", "phones"), "number"), _path("company", "phones")
-    ),
-    "company_email": _first(
-        _member(_path("company", "emails"), "address"), _path("company", "emails")
-    ),
+    "company_phone": _member(_path("company", "phones"), "number"),
+    "company_email": _member(_path("company", "emails"), "address"),
     "company_logo_url": _path("company", "logoUrl"),
     "company_linkedin_url": _profile("company", "linkedin"),
     "company_x_url": _profile("company", "x"),
@@ -158,6 +161,8 @@ FIELDS: dict[str, Extractor] = {
     "company_github_url": _profile("company", "github"),
     "company_crunchbase_url": _profile("company", "crunchbase"),
     "missing": _missing,
+    "providers_tried": _path("providersTried"),
+    "cost_credits": _path("costCredits"),
 }
 
 DEFAULT_FIELDS = (
@@ -222,7 +227,7 @@ def column_values(result: Result | None, error: str | None, fields: Sequence[str
 
     `error` is why there is no result (the job failed, the row was bad); it wins over the result's.
     """
-    found = result or {}
+    found: Result = result or {}
     values = [cell_text(FIELDS[field](found)) for field in fields]
     if error is not None and "error" in fields:
         values[fields.index("error")] = cell_text(error)
@@ -233,9 +238,9 @@ def column_values(result: Result | None, error: str | None, fields: Sequence[str
 
 def cell_text(value: object) -> str:
     """Return any JSON value as the text of one cell, on one line."""
+    if value is None:
+        return ""
     match value:
-        case None:
-            return ""
         case bool():
             return "yes" if value else "no"
         case str():

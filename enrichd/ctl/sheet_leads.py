@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from enrichd.ctl.sheet_aliases import word_set
 
 LEAD_FIELD_CHARS_MAX = 512
+ID_CHARS_MAX = 200
 
-# Long text about a person is cut; a long address or id would be a different one, so it is refused.
-CUT_FIELDS = frozenset({"firstName", "lastName", "fullName", "companyName", "title", "city"})
+# Other text is cut where it is too long; a cut address or id would be a different one.
+WHOLE_FIELDS = frozenset({"id", "email", "domain", "linkedinUrl"})
 
 PLACEHOLDERS = word_set(
     """- -- --- . ? / n/a #n/a na n.a. none null nil undefined unknown tbd #value! #ref! #name?
@@ -100,13 +101,22 @@ def read_lead(cells: Iterable[tuple[str, str]]) -> tuple[dict[str, str], str | N
     lead: dict[str, str] = {}
     for field, cell in cells:
         value = CLEANERS.get(field, clean_text)(cell) if cell else ""
-        if len(value) > LEAD_FIELD_CHARS_MAX:
-            if field not in CUT_FIELDS:
-                return lead, f"{field} is longer than {LEAD_FIELD_CHARS_MAX} characters"
-            value = value[:LEAD_FIELD_CHARS_MAX].rstrip()
+        most = ID_CHARS_MAX if field == "id" else LEAD_FIELD_CHARS_MAX
+        if len(value) > most:
+            if field in WHOLE_FIELDS:
+                return lead, f"{field} is longer than {most} characters"
+            value = value[:most].rstrip()
         if value:
             lead[field] = value
+    if "city" in lead or "country" in lead:
+        _join_location(lead)
     return lead, None if is_usable(lead) else NOTHING_TO_LOOK_UP
+
+
+def _join_location(lead: dict[str, str]) -> None:
+    parts = (lead.pop("city", ""), lead.pop("country", ""))
+    location = ", ".join(filter(None, parts))[:LEAD_FIELD_CHARS_MAX]
+    lead.setdefault("location", location)
 
 
 def is_usable(lead: dict[str, str]) -> bool:

@@ -275,5 +275,6 @@ def _refuse_binary(block: bytes, name: str) -> None:
     if any(block.startswith(bom) for bom, _ in BOMS) or _utf_16_by_zero_bytes(block):
         return
     controls = len(block) - len(block.translate(None, bytes([*range(9), *range(14, 27)])))
-    if controls > 0.1 * len(block):
+    # A few stray controls are damage, many are no text, unless everything else is valid text.
+    if controls > (0.3 if guess_encoding(block) in (ASCII, UTF_8) else 0.05) * len(block):
         raise InvalidFile(f"{name} is not a text file.", hint=SPREADSHEET)
