@@ -130,8 +130,8 @@ def test_a_quote_that_never_closes_costs_its_line_only(read):
 
 
 def test_many_open_quotes_do_not_cost_hours(read):
-    _, rows = read("email,name,city\n" + 'a","\n' * 200_000)
-    assert len(rows) <= sheet_records.RECOVERIES_MAX + 2
+    _, rows = read("email,name\n" + 'a","\n' * 5_000)
+    assert len(rows) == sheet_records.RECOVERIES_MAX + 1
 
 
 def test_zero_bytes_do_no_harm(read):

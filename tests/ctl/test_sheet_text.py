@@ -69,6 +69,12 @@ def test_a_line_end_cut_by_the_end_of_a_block_is_one():
     assert [len(line) for line in source(text.encode()).lines()] == [BLOCK_BYTES + 1, 6]
 
 
+def test_the_line_end_of_a_long_line_is_one_too():
+    blocks = LINE_CHARS_MAX // BLOCK_BYTES + 1
+    found = source(b"x" * (blocks * BLOCK_BYTES - 1) + b"\r\nnext\n")
+    assert [line[-2:] for line in found.lines()] == ["\r\n", "t\n"]
+
+
 def test_an_endless_line_comes_in_pieces():
     pieces = list(source(b"x" * (3 * LINE_CHARS_MAX) + b"\nnext\n").lines())
 
