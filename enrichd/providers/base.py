@@ -1,0 +1,113 @@
+"""What a data provider is, and how one joins in.
+
+An adapter is a class with `@provider("its-id")` above it. It is made at its first use, once per
+process, of the process's connections and of what was set for it (`<ID>_API_KEY`, `<ID>_BASE_URL`).
+It answers with facts and knows nothing of jobs, other providers, or how facts are merged. The
+built-in sources are an adapter like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
+
+from enrichd.domain.email_verdicts import EmailVerification
+from enrichd.domain.facts import Fact, Missing
+from enrichd.domain.leads import Lead
+from enrichd.providers.client import Connections
+from enrichd.settings.providers import ProviderSettings
+
+Query: TypeAlias = Lead
+"""What is asked about: the lead as far as it is known when the question is put."""
+
+
+class Operation(StrEnum):
+    """A question that a provider may answer."""
+
+    FIND_EMAIL = "findEmail"
+    VERIFY_EMAIL = "verifyEmail"
+    ENRICH_PERSON = "enrichPerson"
+    ENRICH_COMPANY = "enrichCompany"
+    FIND_SOCIAL_PROFILES = "findSocialProfiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One answer; without facts and verification the provider knows nobody like that."""
+
+    facts: Sequence[Fact] = ()
+    missing: Sequence[Missing] = ()
+    verification: EmailVerification | None = None
+    cost_credits: Decimal = Decimal(0)
+    """What it did cost, as far as the provider says so."""
+    request_id: str | None = None
+    fetched_at: str | None = None
+    """ISO 8601, for an answer that was kept; None is now."""
+    cached: bool = False
+
+    @property
+    def is_match(self) -> bool:
+        """True if there is anything in it."""
+        return bool(self.facts) or self.verification is not None
+
+
+class Provider(Protocol):
+    """A data source.
+
+    `call` raises the classes of ProviderError and nothing else for what the other side does; "no
+    such person" is a `Found` without facts.
+    """
+
+    provider_id: ClassVar[str]
+    operations: ClassVar[frozenset[Operation]]
+
+    def cost_credits(self, operation: Operation) -> Decimal:
+        """Return the most that one call costs, for a cap to be held before it is spent."""
+
+    def can_answer(self, operation: Operation, query: Query) -> str | None:
+        """Return None if it makes sense to ask, else why not, in snake_case (`no_api_key`)."""
+
+    async def call(self, operation: Operation, query: Query) -> Found:
+        """Ask, and return the facts that came back."""
+
+
+Factory: TypeAlias = Callable[[Connections, ProviderSettings], Provider]
+Adapter = TypeVar("Adapter", bound=type[Provider])
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """How to make an adapter, and how far it is trusted."""
+
+    factory: Factory
+    priors: Mapping[str, float]
+    """By field path (`person.title`) or entity (`person`), 0 to 1; 1 for what is not named."""
+
+    def prior(self, entity: str, path: str) -> float:
+        """Return how far this provider is trusted for a field."""
+        return self.priors.get(f"{entity}.{path}", self.priors.get(entity, 1.0))
+
+
+REGISTERED: dict[str, Registration] = {}
+
+
+def provider(
+    provider_id: str, *, priors: Mapping[str, float] | None = None
+) -> Callable[[Adapter], Adapter]:
+    """Register the decorated adapter class under an id and set its `provider_id`.
+
+    Raises ValueError when another class has the id already.
+    """
+
+    def register(adapter: Adapter) -> Adapter:
+        known = REGISTERED.get(provider_id)
+        if known is not None and known.factory is not adapter:
+            raise ValueError(f"provider {provider_id!r} is registered already")
+        adapter.provider_id = provider_id
+        REGISTERED[provider_id] = Registration(adapter, dict(priors or {}))
+        return adapter
+
+    return register

@@ -1,0 +1,219 @@
+"""What has been said about one lead so far, by whom, and what is still lacking."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from enrichd.domain.email_verdicts import EmailVerification
+from enrichd.domain.emails import Address, parse_address
+from enrichd.domain.facts import Entity, Fact
+from enrichd.domain.lead_results import (
+    ENOUGH_CONFIDENCE,
+    WANTED,
+    Call,
+    LeadOutcome,
+    LeadResult,
+    Wanted,
+    has,
+    is_enough,
+    missing_fields,
+    required,
+)
+from enrichd.domain.leads import Lead, given_facts
+from enrichd.domain.merging import INPUT, Candidate, Record, merge
+from enrichd.domain.payloads import EnrichmentType, StopRule
+from enrichd.providers.base import REGISTERED, Found, Operation
+
+ABOUT: Final[Mapping[Operation, Wanted]] = {
+    Operation.FIND_EMAIL: ("person", "email"),
+    Operation.VERIFY_EMAIL: ("person", "email"),
+    Operation.ENRICH_PERSON: ("person", "*"),
+    Operation.ENRICH_COMPANY: ("company", "*"),
+    Operation.FIND_SOCIAL_PROFILES: ("person", "socialProfiles"),
+}
+"""What stays empty if an operation is not carried out."""
+
+
+class Findings:
+    """One lead's facts, verdict and reasons, and the records that are merged of them."""
+
+    def __init__(
+        self,
+        lead: Lead,
+        *,
+        types: Collection[EnrichmentType],
+        rule: StopRule | None,
+        expect_valid: bool,
+        overwrite: bool,
+    ) -> None:
+        self.lead = lead
+        self.types = frozenset(types)
+        self.verification: EmailVerification | None = None
+        self._rule = rule
+        self._expect_valid = expect_valid
+        self._overwrite = overwrite
+        self._now = datetime.now(UTC)  # noqa: TID251 - when a fact was seen, not when a job is due
+        self._seen_at = self._now.isoformat(timespec="seconds").replace("+00:00", "Z")
+        self._candidates = [
+            Candidate(fact, INPUT, INPUT, self._seen_at, rank=-1) for fact in given_facts(lead)
+        ]
+        self._reasons: dict[Wanted, str] = {}
+        self._merged: dict[Entity, Record | None] | None = None
+
+    def add(self, provider_id: str, operation: Operation, answer: Found, *, rank: int) -> None:
+        """Take in one provider's answer; `rank` is the provider's place in the order."""
+        for fact in answer.facts:
+            self._candidates.append(
+                Candidate(
+                    fact,
+                    provider=provider_id,
+                    operation=operation,
+                    fetched_at=answer.fetched_at or self._seen_at,
+                    rank=rank,
+                    prior=_prior(provider_id, fact),
+                    request_id=answer.request_id,
+                    cost_credits=answer.cost_credits,
+                    cached=answer.cached,
+                )
+            )
+        for gap in answer.missing:
+            self._reasons.setdefault((gap.entity, gap.field), gap.reason)
+        if answer.verification is not None:
+            self._judge(answer.verification)
+        self._merged = None
+
+    def explain(self, operation: Operation, reason: str) -> None:
+        """Keep why an operation brought nothing; the first reason stays."""
+        self._reasons.setdefault(ABOUT[operation], reason)
+
+    def _judge(self, verification: EmailVerification) -> None:
+        """Take in an email's verdict; an address that is known as bad gives way to any other."""
+        self.verification = verification
+        if verification.verdict != "invalid":
+            return
+        self._reasons["person", "email"] = "email_invalid"
+        bad = str(verification.address or "").casefold()
+        self._candidates = [
+            replace(candidate, fact=replace(candidate.fact, confidence=0.0, source="refuted"))
+            if candidate.fact.field == "email" and str(candidate.fact.value).casefold() == bad
+            else candidate
+            for candidate in self._candidates
+        ]
+
+    def records(self) -> dict[Entity, Record | None]:
+        """Return the person and the company as far as they are known."""
+        if self._merged is None:
+            entities: tuple[Entity, ...] = ("person", "company")
+            self._merged = {
+                entity: merge(entity, self._candidates, as_of=self._now, overwrite=self._overwrite)
+                for entity in entities
+            }
+        return self._merged
+
+    def is_enough(self) -> bool:
+        """Return whether the stop rule holds."""
+        records = self.records()
+        return is_enough(
+            self.types,
+            self._rule,
+            person=records["person"],
+            company=records["company"],
+            verification=self.verification,
+            expect_valid=self._expect_valid,
+        )
+
+    def wants_verdict(self) -> bool:
+        """Return whether the caller cares how sure the email is."""
+        return EnrichmentType.EMAIL in self.types or bool(self._rule and self._rule.email_verdicts)
+
+    def could_use(self, operation: Operation) -> bool:
+        """Return whether an operation can give something that is wanted and not there yet."""
+        if operation is Operation.VERIFY_EMAIL:
+            is_open = self.verification is None or self.verification.verdict == "unknown"
+            return self.wants_verdict() and self.best_address() is not None and is_open
+        records = self.records()
+        wanted = {field for kind in self.types for field in WANTED[kind]}
+        wanted.update(field for group in required(self.types, self._rule) for field in group)
+        least = max(ENOUGH_CONFIDENCE, self._rule.min_confidence if self._rule else 0.0)
+        lacking = {(e, path) for e, path in wanted if not has(records[e], path, least)}
+        match operation:
+            case Operation.FIND_EMAIL:
+                return ("person", "email") in lacking
+            case Operation.ENRICH_PERSON:
+                return any(entity == "person" for entity, _ in lacking)
+            case Operation.ENRICH_COMPANY:
+                return any(entity == "company" for entity, _ in lacking)
+            case Operation.FIND_SOCIAL_PROFILES:
+                return any(path == "socialProfiles" for _, path in lacking)
+
+    def best_address(self) -> Address | None:
+        """Return the email that stands, unless it is only a guess or known as bad."""
+        person = self.records()["person"]
+        if person is None or not has(person, "email", ENOUGH_CONFIDENCE):
+            return None
+        parsed = parse_address(person.value_at("email"))
+        return parsed if isinstance(parsed, Address) else None
+
+    def query(self) -> Lead:
+        """Return the lead with what is known by now; a bare guess is not knowledge."""
+        records = self.records()
+        address = self.best_address()
+
+        def known(entity: Entity, path: str, given: str | None) -> str | None:
+            record = records[entity]
+            if given is not None or record is None or not has(record, path, ENOUGH_CONFIDENCE):
+                return given
+            return str(record.value_at(path))
+
+        return replace(
+            self.lead,
+            email=str(address) if address else None,
+            address=address,
+            first_name=known("person", "firstName", self.lead.first_name),
+            last_name=known("person", "lastName", self.lead.last_name),
+            full_name=known("person", "fullName", self.lead.full_name),
+            company_name=known("company", "name", self.lead.company_name),
+            domain=known("company", "domain", self.lead.domain),
+        )
+
+    def result(self, calls: list[Call]) -> LeadResult:
+        """Return everything as the lead's answer."""
+        records = self.records()
+        if self.is_enough():
+            outcome = LeadOutcome.COMPLETE
+        elif self._has_anything():
+            outcome = LeadOutcome.PARTIAL
+        else:
+            outcome = LeadOutcome.NOT_FOUND
+        return LeadResult(
+            lead_id=self.lead.lead_id,
+            outcome=outcome,
+            person=records["person"],
+            company=records["company"],
+            verification=self.verification,
+            missing=missing_fields(
+                self.types,
+                person=records["person"],
+                company=records["company"],
+                reasons=self._reasons,
+            ),
+            calls=calls,
+        )
+
+    def _has_anything(self) -> bool:
+        """Return whether a wanted field has a value; the domain alone is only the question."""
+        records = self.records()
+        return any(
+            has(records[entity], path, 0.01)
+            for kind in self.types
+            for entity, path in WANTED[kind]
+            if (entity, path) != ("company", "domain")
+        )
+
+
+def _prior(provider_id: str, fact: Fact) -> float:
+    registration = REGISTERED.get(provider_id)
+    return registration.prior(fact.entity, fact.field) if registration else 1.0
