@@ -46,8 +46,9 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 # Its standard input is an open users.lock; its arguments are uid, gid and the command that stops
 # the server, which inherits the lock. It compares the file with the one in place, since somebody
-# may have removed the data folder and made a new one. Forking once more gives it to init, so that
-# it is never an unexpected child of the program that uses enrichd.
+# may have removed the data folder and made a new one; and it makes sure that the number in
+# postmaster.pid is still PostgreSQL's, since pg_ctl would signal whoever has it now. Forking once
+# more gives it to init, so that it is never an unexpected child of the program that uses enrichd.
 CARETAKER = """
 import fcntl, os, sys
 if os.fork():
@@ -58,9 +59,17 @@ if os.geteuid() == 0:
     os.setgid(int(gid))
     os.setuid(int(uid))
 fcntl.flock(0, fcntl.LOCK_EX)
-if os.path.samestat(os.fstat(0), os.stat(os.environ["PGDATA"] + "/users.lock")):
-    if os.spawnv(os.P_WAIT, command[0], command):
-        os.execv(command[0], [*command, "--mode=immediate"])
+data = os.environ["PGDATA"]
+if not os.path.samestat(os.fstat(0), os.stat(data + "/users.lock")):
+    sys.exit()
+with open(data + "/postmaster.pid") as file:
+    process = "/proc/" + file.readline().strip()
+if os.path.exists("/proc/self/cmdline"):
+    with open(process + "/cmdline", "rb") as file:
+        if not os.path.basename(file.read().split(b"\\0")[0]).startswith(b"postgres"):
+            sys.exit()
+if os.spawnv(os.P_WAIT, command[0], command):
+    os.execv(command[0], [*command, "--mode=immediate"])
 """
 
 
@@ -74,6 +83,7 @@ class EmbeddedServer:
             f"postgresql://enrichd@/{DATABASE}?host={quote(str(sockets), safe='')}&port={PORT}"
         )
         self._cluster = cluster
+        self._sockets = sockets
         self._users: int | None = users
 
     def stop(self) -> bool:
@@ -86,7 +96,11 @@ class EmbeddedServer:
             return False
         atexit.unregister(self.stop)
         os.close(users)
-        return _stop_if_unused(self._cluster)
+        was_stopped = _stop_if_unused(self._cluster)
+        if was_stopped and self._sockets != self.data_dir:
+            with contextlib.suppress(OSError):
+                self._sockets.rmdir()
+        return was_stopped
 
     def __enter__(self) -> Self:
         return self

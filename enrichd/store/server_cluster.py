@@ -11,11 +11,12 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ LOG_BYTES_MAX = 10_000_000
 LOG_BYTES_READ = 20_000
 LOG_LINES_SHOWN = 8
 READY = "ready to accept connections"
-PATIENCE_S = 5  # then we look ourselves why it is not ready
+PATIENCE_S = 3  # then we look ourselves why it is not ready
 
 CONFIGURATION = """
 # From here on: set by enrichd when it made this server. Changes count from the next start.
@@ -169,7 +170,7 @@ def ensure_running(cluster: Cluster, settings: Mapping[str, str]) -> Path:
         if state and is_running(cluster):
             return state.sockets
         if state and _is_postgres(state.pid):
-            _end_if_it_panics(cluster)
+            _end_if_it_panics(cluster, state)
             time.sleep(0.05)  # it recovers, or who began to start or stop it died meanwhile
             continue
         _clear_stale(cluster.place / "postmaster.pid")
@@ -248,14 +249,13 @@ def _clear_stale(lock_file: Path) -> None:
             lock_file.unlink()
 
 
-def _end_if_it_panics(cluster: Cluster) -> None:
+def _end_if_it_panics(cluster: Cluster, state: _State) -> None:
     # On a full disk the server starts again and again by itself, without ever getting ready.
     with contextlib.suppress(FileNotFoundError), open(cluster.place / "server.log", "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES_READ))
         _, panic, rest = log.read().decode(errors="replace").rpartition("PANIC:")
         if panic and READY not in rest:
-            command = [*stop_command(cluster), "--mode=immediate"]
-            run(command, cluster.account, place=cluster.place)
+            _stop_immediately(cluster, state.pid)
             raise failure("the embedded PostgreSQL did not start", panic + rest, cluster.place)
 
 
@@ -328,18 +328,22 @@ def stop_command(cluster: Cluster) -> list[str]:
 def stop(cluster: Cluster, *, lock: int) -> None:
     """Stop the server if it runs; pg_ctl inherits the lock, so nobody joins a server that ends."""
     state = _read_state(cluster.place)
-    if state is None:
+    if state is None or not _is_postgres(state.pid):  # pg_ctl would signal whoever has the number
         return
     fast = stop_command(cluster)
-    code, output = run(fast, cluster.account, place=cluster.place, keep=(lock,))
+    code, _ = run(fast, cluster.account, place=cluster.place, keep=(lock,))
     if code != 0 and _is_postgres(state.pid):  # a full disk, or one too slow: no data is lost
-        immediate = [*fast, "--mode=immediate"]
-        code, output = run(immediate, cluster.account, place=cluster.place, keep=(lock,))
-    if code != 0 and _is_postgres(state.pid):
-        raise failure("the embedded PostgreSQL did not stop", output, cluster.place)
-    if state.sockets.name.startswith(("enrichd-", "socket-")):
-        with contextlib.suppress(OSError):
-            state.sockets.rmdir()
+        _stop_immediately(cluster, state.pid, keep=(lock,))
+
+
+def _stop_immediately(cluster: Cluster, pid: int, keep: Sequence[int] = ()) -> None:
+    command = [*stop_command(cluster), "--mode=immediate", "--timeout=5"]
+    code, _ = run(command, cluster.account, place=cluster.place, keep=keep)
+    if code != 0 and _is_postgres(pid):
+        # Seen with PostgreSQL 18 on a full disk: it waits half a minute for itself. Its children
+        # end by themselves when it is gone, and the next start recovers.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def failure(what: str, output: str, place: Path) -> Unavailable:
