@@ -79,7 +79,7 @@ def social_profile(url: str, *, assume: Kind = "company") -> dict[str, str] | No
     if site is None:
         return None
     parts = urlsplit(url.strip() if "//" in url else f"//{url.strip()}")
-    if parts.scheme not in ("", "http", "https"):
+    if parts.scheme not in ("", "http", "https") or parts.username is not None:
         return None
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     if site.network == "facebook" and segments[:1] == ["profile.php"]:

@@ -155,13 +155,20 @@ class _Reading:
         return Facts(facts, tuple(missing))
 
     async def _home(self) -> Page | FetchFailure:
-        bare = self.host.removeprefix("www.")
+        is_www = self.host.startswith("www.")
+        other = self.host.removeprefix("www.") if is_www else f"www.{self.host}"
         worst: FetchFailure | None = None
         dead: set[str] = set()
-        for url in (f"https://{self.host}/", f"https://www.{bare}/", f"http://{self.host}/"):
-            origin = URL(url)
-            if origin.host in dead or (worst is not None and worst.url == url):
+        for scheme, host in (
+            ("https", self.host),
+            ("https", other),
+            ("http", self.host),
+            ("http", other),
+        ):
+            # Plain http of the other form is for names that exist in that form only.
+            if host in dead or (scheme == "http" and host == other and self.host not in dead):
                 continue
+            url = f"{scheme}://{host}/"
             # Asked first: a host that cannot even say its rules is not asked for more.
             trouble = await self._robots.trouble(url)
             if trouble is not None and trouble.status is not None:
@@ -170,7 +177,7 @@ class _Reading:
             if isinstance(answer, Page):
                 return answer
             if answer.reason in ("dns_failed", "dns_timeout"):
-                dead.add(origin.host or "")
+                dead.add(host)
             if worst is None or _rank(answer.reason) > _rank(worst.reason):
                 worst = replace(answer, url=url)
             if answer.reason in _FINAL:

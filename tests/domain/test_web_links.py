@@ -89,6 +89,7 @@ NOT_PROFILES = [
     "https://linkedin.com.evil.test/company/acme",
     "https://acme.test/company/acme",
     "ftp://github.com/acme",
+    "https://user:password@github.com/acme",
     "javascript:alert(1)//github.com/acme",
     "mailto:sales@linkedin.com",
     "https://[::1/acme",
