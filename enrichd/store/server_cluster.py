@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,7 +255,7 @@ def _end_if_it_panics(cluster: Cluster, state: _State) -> None:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES_READ))
         _, panic, rest = log.read().decode(errors="replace").rpartition("PANIC:")
         if panic and READY not in rest:
-            _stop_immediately(cluster, state.pid)
+            _stop_immediately(state.pid)
             raise failure("the embedded PostgreSQL did not start", panic + rest, cluster.place)
 
 
@@ -333,17 +333,20 @@ def stop(cluster: Cluster, *, lock: int) -> None:
     fast = stop_command(cluster)
     code, _ = run(fast, cluster.account, place=cluster.place, keep=(lock,))
     if code != 0 and _is_postgres(state.pid):  # a full disk, or one too slow: no data is lost
-        _stop_immediately(cluster, state.pid, keep=(lock,))
+        _stop_immediately(state.pid)
 
 
-def _stop_immediately(cluster: Cluster, pid: int, keep: Sequence[int] = ()) -> None:
-    command = [*stop_command(cluster), "--mode=immediate", "--timeout=5"]
-    code, _ = run(command, cluster.account, place=cluster.place, keep=keep)
-    if code != 0 and _is_postgres(pid):
-        # Seen with PostgreSQL 18 on a full disk: it waits half a minute for itself. Its children
-        # end by themselves when it is gone, and the next start recovers.
+def _stop_immediately(pid: int) -> None:
+    # A server that panics again and again on a full disk may not heed the first signal. When it
+    # is killed its children end by themselves; the next start recovers in either case.
+    for number, wait_s in ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 1.0)):
+        deadline = time.monotonic() + wait_s
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+        while _is_postgres(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not _is_postgres(pid):
+            return
 
 
 def failure(what: str, output: str, place: Path) -> Unavailable:

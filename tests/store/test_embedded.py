@@ -19,6 +19,7 @@ import pytest
 from enrichd.errors import EnrichdError, InvalidSetting, Unavailable
 from enrichd.store import embedded, server_account, server_binaries, server_cluster
 from enrichd.store.server_binaries import find_binaries, package_folders
+from tests.support import postgres
 
 ROOT = Path(__file__).parents[2]
 FAST = {"fsync": "off"}
@@ -462,3 +463,37 @@ except Exception as error:
 def test_the_log_shown_is_short() -> None:
     error = server_cluster.failure("it failed", "\n".join(map(str, range(100))), Path("/data"))
     assert error.message == "it failed in /data:\n" + "\n".join(map(str, range(92, 100)))
+
+
+def test_the_tests_own_server_clones_a_template_and_goes(folder: Path) -> None:
+    def migrate(dsn: str) -> None:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("create table kept as select 42 as answer")
+
+    with postgres.throw_away_server(folder / "run") as server:
+        template = postgres.create_template(server.dsn, migrate)
+        clones = [postgres.clone_database(server.dsn, template) for _ in range(2)]
+        assert len(set(clones)) == 2
+        with psycopg.connect(clones[0]) as conn:
+            assert conn.execute("select answer from kept").fetchone() == (42,)
+            postgres.drop_database(server.dsn, clones[0])
+        postgres.drop_database(server.dsn, clones[1])
+        postgres.drop_database(server.dsn, template)
+        databases = query(server, "select count(*) from pg_database where datname like 'enrichd_%'")
+        assert databases == 0
+    assert not (folder / "run").exists()
+
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's PostgreSQL 15")
+def test_a_command_runs_on_a_server_of_other_programs(capfd: pytest.CaptureFixture[str]) -> None:
+    program = f"""
+import os, psycopg
+with psycopg.connect(os.environ["{postgres.URL_VARIABLE}"]) as conn:
+    print(conn.execute("show server_version").fetchone()[0].split(".")[0])
+raise SystemExit(7)
+"""
+    assert postgres.main([str(DEBIAN), "--", sys.executable, "-c", program]) == 7
+    assert capfd.readouterr().out == "15\n"
