@@ -256,7 +256,7 @@ class JobProcessor:
             if not self._ended and not room:
                 await self._wait()
                 continue
-            if not await self._turn(room):
+            if not await self._turn(room) and not self._is_over():
                 await self._wait()
 
     def _is_over(self) -> bool:
@@ -272,7 +272,11 @@ class JobProcessor:
         """Return how many jobs to claim now."""
         if self._plan.is_known_empty or self._is_fenced:
             return 0
-        wanted = self._concurrency + self._prefetch - len(self._buffer) - len(self._runs)
+        held = len(self._buffer) + len(self._runs)
+        wanted = self._concurrency + self._prefetch - held
+        if self._prefetch:
+            # By halves: one half is run while the turn for the other is on its way.
+            wanted = min(wanted, (self._concurrency + self._prefetch + 1) // 2)
         if self._limits.max_jobs is not None:
             wanted = min(wanted, self._limits.max_jobs - self.report.claimed)
         return max(wanted, 0)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
 from enrichd.domain import payloads
@@ -23,6 +24,7 @@ from enrichd.domain.jobs import (
 )
 from enrichd.errors import FieldProblem, InvalidPayload
 from enrichd.store.jobs import Row
+from enrichd.store.json_text import is_encodable
 
 NUL = b"\\u0000"
 YEARS = range(2000, 10_000)
@@ -41,7 +43,7 @@ def row_of(new: NewJob) -> Row:
         workspace_id=new.workspace_id,
         type=new.type,
         priority=new.priority,
-        provider_id=new.provider_id or getattr(model, "provider_id", NO_PROVIDER),
+        provider_id=new.provider_id or lane_of(model),
         payload=payload,
         tags=new.tags,
         max_retries=new.max_retries,
@@ -53,6 +55,11 @@ def row_of(new: NewJob) -> Row:
     )
 
 
+def lane_of(model: BaseModel) -> str:
+    """Return the lane that a payload names, or `-`."""
+    return model.provider_id if isinstance(model, payloads.Sourcing) else NO_PROVIDER
+
+
 def problems_of(new: NewJob) -> list[FieldProblem]:
     """Return what is wrong with everything about a job but its payload."""
     problems = []
@@ -60,7 +67,7 @@ def problems_of(new: NewJob) -> list[FieldProblem]:
     def wrong(field: str, problem: str) -> None:
         problems.append(FieldProblem(field, problem))
 
-    if not isinstance(new.payload, Mapping):
+    if type(new.payload) is not dict and not isinstance(new.payload, Mapping):
         wrong("payload", f"must be a JSON object, not {json_kind(new.payload)}")
     if type(new.priority) is not int or new.priority not in PRIORITIES:
         wrong("priority", f"is {new.priority!r}; it must be 1 (highest) to 5 (lowest)")
@@ -100,7 +107,7 @@ def text_problem_of(text: object, length_max: int) -> str | None:
         return f"must be text, not {json_kind(text)}"
     if not 1 <= len(text) <= length_max:
         return f"has {len(text)} characters; it must have 1 to {length_max}"
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+    if "\0" in text or not (text.isascii() or is_encodable(text)):
         return "holds a character that cannot be stored (NUL or a lone surrogate)"
     return None
 
@@ -115,7 +122,7 @@ def time_problem_of(moment: datetime) -> str | None:
 
 
 def url_problem_of(url: str) -> str | None:
-    """Say what is wrong with a webhook's address, or None; who it may reach is checked at sending."""
+    """Say what is wrong with a webhook's address, or None; sending checks who it may reach."""
     problem = text_problem_of(url, 2048)
     if problem:
         return problem
@@ -138,7 +145,7 @@ def json_kind(value: object) -> str:
 
 
 def payload_text(payload: Mapping[str, Any]) -> str:
-    """Return a payload as JSON text that jsonb takes. Raises InvalidPayload saying what it cannot."""
+    """Return a payload as JSON text that jsonb takes, or raise InvalidPayload saying why not."""
     try:
         data = orjson.dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:

@@ -5,14 +5,14 @@ It checks, opens the transaction and calls the store; reads go to the store dire
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from enrichd.domain.jobs import Claimed, Enqueued, JobStatus, NewJob, require_move
+from enrichd.domain.jobs import CANCELLABLE, RETRYABLE, Claimed, Enqueued, JobStatus, NewJob
 from enrichd.domain.outcomes import JobError
-from enrichd.errors import Invalid, JobNotFound, Refused
+from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused
 from enrichd.logs import get_logger
 from enrichd.queue.intake import row_of
 from enrichd.store import job_moves, job_reads, jobs, lanes, workers
@@ -73,7 +73,6 @@ class JobQueueManager:
         Fresh jobs go in by COPY; jobs with ids, keys or due times by one statement that finds
         those that are there already.
         """
-        rows = [row_of(job) for job in new]
         is_fresh = all(
             job.id is None
             and job.idempotency_key is None
@@ -82,11 +81,11 @@ class JobQueueManager:
             for job in new
         )
         if conn is not None:
-            return await storing(lambda: insert_all(conn, rows, is_fresh=is_fresh))
+            return await storing(lambda: insert_all(conn, new, is_fresh=is_fresh))
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
-                return await insert_all(own, rows, is_fresh=is_fresh)
+                return await insert_all(own, new, is_fresh=is_fresh)
 
         return await self._alone(in_transaction)
 
@@ -132,7 +131,7 @@ class JobQueueManager:
         moved = await self.cancel_many(workspace_id=workspace_id, ids=[job_id])
         if moved:
             return moved[job_id]
-        raise await self._refusal(workspace_id, job_id, JobStatus.CANCELLED)
+        raise await self._refusal(workspace_id, job_id, JobStatus.CANCELLED, CANCELLABLE)
 
     async def cancel_many(self, *, workspace_id: str, ids: Sequence[UUID]) -> dict[UUID, JobStatus]:
         """Cancel those of the jobs that can be; return their states."""
@@ -147,7 +146,7 @@ class JobQueueManager:
         Raises JobNotFound, or IllegalMove naming both states.
         """
         if not await self.retry_many(workspace_id=workspace_id, ids=[job_id]):
-            raise await self._refusal(workspace_id, job_id, JobStatus.PENDING)
+            raise await self._refusal(workspace_id, job_id, JobStatus.PENDING, RETRYABLE)
 
     async def retry_many(self, *, workspace_id: str, ids: Sequence[UUID]) -> list[UUID]:
         """Retry those of the jobs that can be; return their ids."""
@@ -184,27 +183,43 @@ class JobQueueManager:
                     raise
         raise AssertionError("the loop returns or raises")
 
-    async def _refusal(self, workspace_id: str, job_id: UUID, wanted: JobStatus) -> Exception:
-        """Return the error that says why a job could not be moved."""
+    async def _refusal(
+        self, workspace_id: str, job_id: UUID, wanted: JobStatus, sources: Collection[JobStatus]
+    ) -> Exception:
+        """Return the error that says why a job could not be moved from any of `sources`."""
         async with self.database.connection() as conn:
             found = await job_reads.statuses(conn, workspace_id=workspace_id, ids=[job_id])
-        if job_id not in found:
+        status = found.get(job_id)
+        if status is None:
             return JobNotFound(f"no job {job_id} in workspace {workspace_id}")
-        try:
-            require_move(job_id, found[job_id], wanted)
-        except Refused as error:
-            return error
-        return Refused(f"job {job_id} changed its state just now; try again")
+        if status in sources:
+            return Refused(f"job {job_id} changed its state just now; try again")
+        shown = ", ".join(source for source in JobStatus if source in sources)
+        return IllegalMove(
+            f"job {job_id} is {status} and cannot become {wanted}; only {shown} jobs can"
+        )
 
 
-async def insert_all(conn: Connection, rows: list[Row], *, is_fresh: bool) -> list[Enqueued]:
-    """Insert rows in bounded statements; the caller holds the transaction."""
+async def insert_all(conn: Connection, new: Sequence[NewJob], *, is_fresh: bool) -> list[Enqueued]:
+    """Check and insert jobs in bounded statements; the caller's transaction makes it all or none.
+
+    A wrong job raises in the middle, which takes back what went in before it.
+    """
     done: list[Enqueued] = []
-    for start in range(0, len(rows), ENQUEUE_BATCH):
-        batch = rows[start : start + ENQUEUE_BATCH]
-        if is_fresh:
-            await jobs.copy_in(conn, batch)
-            done += [Enqueued(row.id, True) for row in batch]
-        else:
-            done += await jobs.enqueue_many(conn, batch)
+
+    def batches() -> Iterator[list[Row]]:
+        for start in range(0, len(new), ENQUEUE_BATCH):
+            yield [row_of(job) for job in new[start : start + ENQUEUE_BATCH]]
+
+    if not is_fresh:
+        for rows in batches():
+            done += await jobs.enqueue_many(conn, rows)
+        return done
+
+    def fresh_batches() -> Iterator[list[Row]]:
+        for rows in batches():
+            done.extend([Enqueued(row.id, True) for row in rows])
+            yield rows
+
+    await jobs.copy_in(conn, fresh_batches())
     return done
