@@ -134,9 +134,9 @@ def report(error: EnrichdError, invocation: Invocation) -> int:
     if invocation.is_json:
         click.echo(json.dumps({"error": error_json(error)}), err=True)
     else:
-        click.echo(f"error: {safe(error.message)}", err=True)
-        if isinstance(error, Invalid) and len(error.fields) > 5:
-            for part in error.fields[5:]:
+        click.echo(f"error: {safe(error.message, block=True)}", err=True)
+        for part in error.fields if isinstance(error, Invalid) else ():
+            if str(part) not in error.message and part.problem not in error.message:
                 click.echo(f"  {safe(str(part))}", err=True)
         if error.hint:
             click.echo(safe(error.hint, block=True), err=True)

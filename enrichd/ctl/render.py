@@ -1,6 +1,7 @@
 """What commands print: tables that fit the terminal, JSON, plain lines.
 
-Untrusted text goes through `safe`, and nothing is ever read as rich markup. A pipe gets no colour.
+Untrusted text goes through `safe`, and nothing is ever read as rich markup. A pipe gets no colour,
+and tables of full width, for `grep` to find what a terminal would have cut.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from rich.console import Console
@@ -29,9 +30,23 @@ STATUS_STYLES = {
 }
 
 
+PIPE_WIDTH = 10_000
+
+
+class PlainConsole(Console):
+    """A console whose reader may leave: rich's own would then exit with 1, main exits with 0."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Pass the error on to `main`, which knows what it means."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return the terminal (or pipe) as it is now."""
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    made = PlainConsole(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = PIPE_WIDTH
+    return made
 
 
 def line(text: str) -> None:
@@ -39,20 +54,47 @@ def line(text: str) -> None:
     console().print(Text(safe(text)), soft_wrap=True)
 
 
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values one below the other; a value may span lines."""
+    width = max(len(name) for name, _ in pairs) + 2
+    for name, value in pairs:
+        lines = value.split("\n")
+        for label, part in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
+            text = Text(f"{label:<{width}}{safe(part)}")
+            if label == "status":
+                text.stylize(STATUS_STYLES.get(part.partition(" ")[0], ""), width)
+            console().print(text, soft_wrap=True)
+
+
+def progress(text: str) -> None:
+    """Show how far a command is, in place, on a terminal only; empty text takes it away."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{safe(text)}")
+        sys.stderr.flush()
+
+
 def table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    whole: Sequence[int] = (),
+    wrap: Sequence[int] = (),
 ) -> None:
     """Print rows under headings, cut to the terminal's width; columns in `right` are numbers.
 
-    A column headed `Status` is coloured by state.
+    Columns in `whole` (ids to copy) are never cut, those in `wrap` go on below instead. A column
+    headed `Status` is coloured by state.
     """
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for place, heading in enumerate(headings):
+        width = max([len(heading), *(len(row[place]) for row in rows)])
         shown.add_column(
             heading,
             justify="right" if place in right else "left",
-            overflow="ellipsis",
-            no_wrap=True,
+            overflow="fold" if place in wrap else "ellipsis",
+            no_wrap=place not in wrap,
+            min_width=width if place in whole else None,
         )
     for row in rows:
         cells = [Text(safe(cell)) for cell in row]
