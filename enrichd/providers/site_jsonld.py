@@ -7,7 +7,6 @@ unreadable costs only itself. Items with the same `@id` in different blocks are 
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from enrichd.domain.web_links import registrable_domain
+from enrichd.providers.site_text import unescape
 
 NODES_MAX: Final = 5_000
 """Looked at on one page; a shop lists its products, a company is among the first items."""
@@ -25,8 +25,6 @@ LENIENT_CHARS_MAX: Final = 1_000_000
 Node = dict[str, Any]
 
 _OPENING = re.compile(r"[\s\ufeff]*(?:<!--|(?://|/\*)?\s*<!\[CDATA\[\s*(?:\*/)?)")
-_CLOSING = re.compile(r"(?:-->|(?://|/\*)?\s*\]\]>\s*(?:\*/)?|;)\s*\Z")
-_CLOSING_CHARS: Final = 60
 # A string is one match whatever is in it, so nothing inside of strings is touched. Every
 # alternative that begins also ends, at the latest with the text: linear on any input.
 _JUNK = re.compile(
@@ -156,8 +154,6 @@ def _read(block: str) -> Any:
     for _ in range(3):  # A CDATA mark inside a comment, and the reverse.
         opening = _OPENING.match(text)
         text = text[opening.end() :] if opening else text
-        closing = _CLOSING.search(text, max(0, len(text) - _CLOSING_CHARS))
-        text = text[: closing.start()].rstrip() if closing else text
     if not text:
         return None
     try:
@@ -168,8 +164,9 @@ def _read(block: str) -> Any:
 
 def _read_leniently(text: str) -> Any:
     if text.lstrip("[{ \n\t").startswith("&quot;"):
-        text = html.unescape(text.replace("&#", ""))
+        text = unescape(text)
     text = _JUNK.sub(lambda match: match["string"] or "", text)
+    # What follows the first value (`-->`, `]]>`, a semicolon, a second value) is not looked at.
     decoder = json.JSONDecoder(strict=False, parse_int=_whole, parse_constant=lambda _: None)
     try:
         value, _ = decoder.raw_decode(text.strip())

@@ -70,7 +70,7 @@ class Said:
         for url in urls:
             profile = social_profile(url) if isinstance(url, str) else None
             # A person's profile on a company's page is an employee's or the founder's.
-            if profile is not None and (profile["kind"] == "company"):
+            if profile is not None and profile["kind"] == "company":
                 found.setdefault(
                     profile["url"],
                     {

@@ -131,6 +131,7 @@ async def test_sources_come_by_precedence_with_their_confidence(sites):
             },
         ),
         ("others", "json-ld", {"name": "Our Paper", "logoUrl": "http://others.test/logo.png"}),
+        ("escaped", "json-ld", {"name": "O'Hara"}),
         ("bignumbers", "json-ld", {"name": "Digits"}),
         (
             "microdata",
@@ -350,8 +351,11 @@ async def test_a_page_that_robots_forbid_is_left_alone(sites):
 
 
 async def test_a_host_that_wants_a_minute_between_requests_is_asked_for_one_page(sites):
+    started = time.monotonic()
+
     facts = await read(sites, "slowly.test")
 
+    assert time.monotonic() - started < 5
     assert said(facts, "opengraph")["name"] == "Slowly"
     assert sites.requests == {"slowly.test/robots.txt": 1, "slowly.test/": 1}
 
@@ -400,7 +404,10 @@ async def test_a_site_of_another_host_is_not_followed_for_more(sites):
     away = web.Response(status=302, headers={"Location": "http://graph.test/"})
     sites.add("leaves.test/contact", away)
 
-    assert said(await read(sites, "leaves.test"), "json-ld") == {}
+    facts = await read(sites, "leaves.test")
+
+    assert sites.requests["graph.test/"] == 1
+    assert [fact.field for fact in facts.facts] == ["domain"]
 
 
 def fill(pattern: str) -> str:
