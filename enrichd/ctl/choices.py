@@ -16,13 +16,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Statuses(click.ParamType[tuple[JobStatus, ...]]):
-    """One state or several with commas; `allowed` narrows them, `reason` says why."""
+    """One state or several with commas: those whose jobs can do what `verb` says."""
 
     name = "status"
 
-    def __init__(self, allowed: Collection[JobStatus], reason: str) -> None:
+    def __init__(self, allowed: Collection[JobStatus], verb: str) -> None:
         self._allowed = [status for status in JobStatus if status in allowed]
-        self._reason = reason
+        self._verb = verb
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -40,7 +40,7 @@ class Statuses(click.ParamType[tuple[JobStatus, ...]]):
             hint = f"did you mean {close[0]}?" if close else f"states are {shown}"
             self.fail(f"{word!r} is not a state; {hint}", param, ctx)
         if word not in self._allowed:
-            self.fail(f"{word} {self._reason}; only {shown} jobs can", param, ctx)
+            self.fail(f"{word} jobs cannot {self._verb}; only {shown} jobs can", param, ctx)
         return JobStatus(word)
 
     def shell_complete(
@@ -56,7 +56,7 @@ class Statuses(click.ParamType[tuple[JobStatus, ...]]):
 
 
 def status_option(
-    help: str, *, allowed: Collection[JobStatus] = frozenset(JobStatus), reason: str = ""
+    help: str, *, allowed: Collection[JobStatus] = frozenset(JobStatus), verb: str = "be listed"
 ) -> Callable[[Function], Function]:
     """Add `--status`, which may be given several times; the function gets `statuses`, a tuple."""
 
@@ -70,7 +70,7 @@ def status_option(
         "statuses",
         metavar="STATE[,…]",
         multiple=True,
-        type=Statuses(allowed, reason),
+        type=Statuses(allowed, verb),
         callback=flat,
         help=help,
     )

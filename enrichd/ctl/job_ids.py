@@ -53,13 +53,12 @@ async def resolve(conn: Connection, *, workspace_id: str, text: str) -> UUID:
             hint="enrichctl list shows the jobs; --workspace names another workspace.",
         )
     if len(found) > 1:
-        shown = [f"  {job_id}" for job_id in found[:CANDIDATES_SHOWN]]
-        more = ["  …"] if len(found) > CANDIDATES_SHOWN else []
-        count = f"more than {CANDIDATES_SHOWN}" if more else str(len(found))
+        shown = found[:CANDIDATES_SHOWN]
+        count = str(len(found)) if len(found) == len(shown) else f"more than {len(shown)}"
         raise Invalid(
-            f"{text} is the beginning of {count} ids; give more of it",
-            fields=[FieldProblem("id", f"{job_id} starts with it") for job_id in found[:5]],
-            hint="\n".join(["It could be:", *shown, *more]),
+            "\n  ".join([f"{text} is the beginning of {count} ids:", *map(str, shown)]),
+            fields=[FieldProblem("id", str(job_id)) for job_id in shown],
+            hint="Give more of it.",
         )
     return found[0]
 

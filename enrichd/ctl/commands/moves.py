@@ -52,7 +52,7 @@ class Selection:
             raise click.UsageError(f"which jobs? {hint}")
 
 
-def selecting(reason: str, allowed: frozenset[JobStatus], default: str) -> Callable[..., Any]:
+def selecting(verb: str, allowed: frozenset[JobStatus], default: str) -> Callable[..., Any]:
     """Add the argument and options that select jobs."""
 
     def decorate(function: Function) -> Function:
@@ -63,7 +63,7 @@ def selecting(reason: str, allowed: frozenset[JobStatus], default: str) -> Calla
                 status_option(
                     f"With --all: jobs in this state. Default: {default}.",
                     allowed=allowed,
-                    reason=reason,
+                    verb=verb,
                 ),
                 click.option(
                     "--type",
@@ -84,7 +84,7 @@ def selecting(reason: str, allowed: frozenset[JobStatus], default: str) -> Calla
 
 
 @command(name="retry", epilog="Example: enrichctl retry --all --status dead_letter --tag import-7")
-@selecting("jobs cannot be retried", RETRYABLE, "failed, dead_letter")
+@selecting("be retried", RETRYABLE, "failed, dead_letter")
 def retry_command(invocation: Invocation, **given: Any) -> int:
     """Run failed, dead or cancelled jobs again.
 
@@ -96,7 +96,7 @@ def retry_command(invocation: Invocation, **given: Any) -> int:
 
 
 @command(name="cancel", epilog="Example: enrichctl cancel 01a20a33-3bea")
-@selecting("jobs cannot be cancelled", CANCELLABLE, "all that have not ended")
+@selecting("be cancelled", CANCELLABLE, "all that have not ended")
 def cancel_command(invocation: Invocation, **given: Any) -> int:
     """Cancel jobs that have not ended.
 

@@ -1,0 +1,187 @@
+"""`enrichctl metrics`: how much is in the queue, and how fast it moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from enrichd.ctl import render
+from enrichd.ctl.invocation import Invocation, command
+from enrichd.domain.jobs import JobStatus, iso
+from enrichd.store import stats, workers
+from enrichd.store.stats import Pace, TypeCount
+from enrichd.store.workers import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The queue of one workspace, and the workers, which serve all."""
+
+    workspace_id: str
+    counts: Sequence[TypeCount]
+    pace: Pace
+    workers: Sequence[Worker]
+
+    def by_status(self) -> Counter[str]:
+        """Return the jobs counted by state."""
+        totals: Counter[str] = Counter()
+        for count in self.counts:
+            totals[count.status] += count.jobs
+        return totals
+
+
+@command(name="metrics", epilog="Example: enrichctl metrics --json")
+def metrics_command(invocation: Invocation) -> None:
+    """Show how many jobs there are by type and state, the pace of the last hour, the workers.
+
+    Jobs are those of the workspace; workers run the jobs of all workspaces.
+    """
+    figures = invocation.run(lambda: read_figures(invocation))
+    if invocation.is_json:
+        render.json_document(document_of(figures))
+        return
+    render_counts(figures)
+    render.line("")
+    render_pace(figures)
+    if figures.workers:
+        render.line("")
+        render_workers(figures.workers)
+    elif figures.by_status()["pending"]:
+        click.echo("note: jobs are ready and no worker runs; try enrichctl process", err=True)
+
+
+async def read_figures(invocation: Invocation) -> Figures:
+    """Read all figures."""
+    async with invocation.session() as session, session.database.connection() as conn:
+        return Figures(
+            session.workspace,
+            await stats.counts(conn, workspace_id=session.workspace),
+            await stats.pace(conn, workspace_id=session.workspace),
+            await workers.list_all(conn),
+        )
+
+
+def document_of(figures: Figures) -> dict[str, Any]:
+    """Return the figures in camelCase; times in seconds, null where there is nothing to measure."""
+    pace = figures.pace
+    totals = figures.by_status()
+    return {
+        "workspaceId": figures.workspace_id,
+        "totals": {str(status): totals[status] for status in JobStatus},
+        "counts": [asdict(count) for count in figures.counts],
+        "pace": {
+            "completedLastMinute": pace.completed_1m,
+            "completedLastHour": pace.completed_1h,
+            "failedLastHour": pace.failed_1h,
+            "runP50Seconds": pace.run_p50_s,
+            "runP95Seconds": pace.run_p95_s,
+            "oldestReadySeconds": pace.oldest_ready_s,
+            "liveWorkers": pace.workers,
+        },
+        "workers": [
+            {
+                "id": str(worker.id),
+                "host": worker.host,
+                "pid": worker.pid,
+                "version": worker.version,
+                "state": worker.state,
+                "concurrency": worker.concurrency,
+                "running": worker.running,
+                "completed": worker.completed,
+                "failed": worker.failed,
+                "startedAt": iso(worker.started_at),
+                "heartbeatAt": iso(worker.heartbeat_at),
+                "silentSeconds": worker.silent_s,
+            }
+            for worker in figures.workers
+        ],
+    }
+
+
+def render_counts(figures: Figures) -> None:
+    """Print types by states; where that is too wide, one line for each type and state."""
+    if not figures.counts:
+        render.line(f"There are no jobs in workspace {figures.workspace_id}.")
+        return
+    totals = figures.by_status()
+    states = [status for status in JobStatus if totals[status]]
+    jobs = {(count.type, count.status): count.jobs for count in figures.counts}
+    types = list(dict.fromkeys(count.type for count in figures.counts))
+    rows = [[name, *(grouped(jobs.get((name, status), 0)) for status in states)] for name in types]
+    if len(types) > 1:
+        rows.append(["all", *(grouped(totals[status]) for status in states)])
+    headings = ["Type", *states]
+    width = sum(
+        max(len(row[place]) for row in [headings, *rows]) + 2 for place in range(len(headings))
+    )
+    if width - 2 <= render.console().width:
+        render.table(headings, rows, right=range(1, len(headings)))
+        return
+    listed = [[count.type, count.status, grouped(count.jobs)] for count in figures.counts]
+    listed += [["all", status, grouped(totals[status])] for status in states if len(types) > 1]
+    seen: set[str] = set()
+    for row in listed:
+        if row[0] in seen:
+            row[0] = ""
+        else:
+            seen.add(row[0])
+    render.table(["Type", "Status", "Jobs"], listed, right=[2])
+
+
+def grouped(count: int) -> str:
+    """Return a count with its thousands apart, a dot for none."""
+    return f"{count:,}" if count else "·"
+
+
+def render_pace(figures: Figures) -> None:
+    """Print the last hour's figures."""
+    pace = figures.pace
+    oldest = "-" if pace.oldest_ready_s is None else f"waits {precise(pace.oldest_ready_s)}"
+    render.fields(
+        [
+            (
+                "completed",
+                f"{pace.completed_1m:,} in the last minute, {pace.completed_1h:,} in the last hour",
+            ),
+            ("failed", f"{pace.failed_1h:,} in the last hour"),
+            ("run time", f"p50 {precise(pace.run_p50_s)}, p95 {precise(pace.run_p95_s)}"),
+            ("oldest ready", oldest),
+            ("workers", f"{pace.workers:,} alive, {busy(figures.workers)}"),
+        ]
+    )
+
+
+def precise(seconds: float | None) -> str:
+    """Return a duration with two figures below ten seconds."""
+    if seconds is not None and 1 <= seconds < 10:
+        return f"{seconds:.1f}s"
+    return render.duration(seconds)
+
+
+def busy(found: Sequence[Worker]) -> str:
+    """Return how much of the workers' room is used."""
+    alive = [worker for worker in found if worker.state != "dead"]
+    running = sum(worker.running for worker in alive)
+    return f"{running:,} of {sum(worker.concurrency for worker in alive):,} places taken"
+
+
+def render_workers(found: Sequence[Worker]) -> None:
+    """Print the worker processes."""
+    rows = [
+        [
+            worker.host,
+            str(worker.pid),
+            worker.state,
+            f"{worker.running}/{worker.concurrency}",
+            f"{worker.completed:,}",
+            f"{worker.failed:,}",
+            precise(worker.silent_s),
+        ]
+        for worker in found
+    ]
+    headings = ["Host", "Pid", "State", "Running", "Completed", "Failed", "Silent"]
+    render.table(headings, rows, right=range(3, 7))
