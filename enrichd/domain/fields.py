@@ -72,13 +72,14 @@ def clean(entity: Entity, path: str, value: Json) -> Iterator[tuple[str, Json]]:
 
     Objects come by part, lists by item.
     """
-    if path in GROUPS and isinstance(value, Mapping):
-        for name, part in value.items():
+    head, dot, part_name = path.partition(".")
+    if dot and (head not in GROUPS or "." in part_name):
+        return
+    if path in GROUPS:
+        # A place or an employer in one string is a whole by itself, `raw` or the name.
+        parts = {_WHOLE[path]: value} if isinstance(value, str) and path in _WHOLE else value
+        for name, part in parts.items() if isinstance(parts, Mapping) else ():
             yield from clean(entity, f"{path}.{name}", part)
-    elif entity == "person" and path == "company" and isinstance(value, str):
-        yield from clean(entity, "company.name", value)
-    elif path == "location" and isinstance(value, str):
-        yield from clean(entity, "location.raw", value)
     elif is_list(path):
         items = value if isinstance(value, (list, tuple)) else [value]
         for item in items[:LIST_ITEMS_READ_MAX]:
@@ -244,6 +245,7 @@ def _url_key(value: str) -> str:
     return bare.rstrip("/").casefold()
 
 
+_WHOLE: Final = {"location": "raw", "company": "name"}
 _ITEM_NAMES: Final = {"emails": "address", "phones": "number", "socialProfiles": "url"}
 _URL_FIELDS: Final = frozenset({"avatarUrl", "logoUrl", "faviconUrl", "websiteUrl"}) | {
     "company.linkedinUrl"

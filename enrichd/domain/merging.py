@@ -21,6 +21,7 @@ from enrichd.domain.fields import (
     ADDRESS_FIELDS,
     OBJECT_LISTS,
     clean,
+    employee_range,
     equality_key,
     is_list,
 )
@@ -122,7 +123,10 @@ class _Group:
     """Candidates that say the same, best first."""
 
     members: tuple[_Scored, ...]
+    """One a source."""
     score: float
+    everything: tuple[_Scored, ...]
+    """What repeats itself too: two items with one key may know different things."""
 
     @property
     def best(self) -> _Scored:
@@ -170,7 +174,27 @@ def merge(
     for path, group in _one_address(address):
         _put(values, path, group[0].best.value)
         provenance[path] = _provenance(group)
-    return Record(values, provenance)
+    _derive(entity, values, provenance)
+    return Record(values, provenance) if values else None
+
+
+def _derive(
+    entity: Entity, values: dict[str, Json], provenance: dict[str, Mapping[str, Json]]
+) -> None:
+    """Fill what follows from another field; it rests on what that field rests on."""
+    if entity == "company" and "employeeCount" in values and "employeeRange" not in values:
+        values["employeeRange"] = employee_range(values["employeeCount"])
+        grounds = provenance["employeeCount"]
+        provenance["employeeRange"] = _resting_on(grounds, values["employeeRange"])
+    has_both_names = entity == "person" and "firstName" in values and "lastName" in values
+    if has_both_names and "fullName" not in values:
+        values["fullName"] = f"{values['firstName']} {values['lastName']}"
+        provenance["fullName"] = _resting_on(provenance["lastName"], values["fullName"])
+
+
+def _resting_on(grounds: Mapping[str, Json], value: Json) -> dict[str, Json]:
+    kept = {name: part for name, part in grounds.items() if name != "alternatives"}
+    return {**kept, "value": value}
 
 
 def _freshness(candidate: Candidate, as_of: datetime) -> float:
@@ -197,17 +221,20 @@ def _groups(scored: Iterable[_Scored]) -> list[_Group]:
     A source that says the same thing twice (on two pages, in two answers) backs it once.
     """
     by_key: dict[str, dict[tuple[str, str], _Scored]] = {}
+    said: dict[str, list[_Scored]] = {}
     for one in scored:
+        said.setdefault(one.key, []).append(one)
         voices = by_key.setdefault(one.key, {})
         voice = (one.candidate.provider, one.candidate.fact.source)
         if voice not in voices or one.order() < voices[voice].order():
             voices[voice] = one
     groups = []
-    for voices in by_key.values():
+    for key, voices in by_key.items():
         members = tuple(sorted(voices.values(), key=_Scored.order))
         # In sorted order, so that the same set gives the same float to the last bit.
         doubt = math.prod(1.0 - member.score for member in members)
-        groups.append(_Group(members, round(1.0 - doubt, 6)))
+        everything = tuple(sorted(said[key], key=_Scored.order))
+        groups.append(_Group(members, round(1.0 - doubt, 6), everything))
     return sorted(groups, key=_Group.order)
 
 
@@ -225,8 +252,8 @@ def _put_list(
     items = []
     for index, group in enumerate(groups):
         item: dict[str, Json] = {}
-        for member in group.members:
-            for name, part in member.value.items():
+        for one in group.everything:
+            for name, part in one.value.items():
                 item.setdefault(name, part)
         if path == "socialProfiles":
             item["source"] = group.best.candidate.fact.source

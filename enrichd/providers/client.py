@@ -65,6 +65,11 @@ class Connections:
         self._http: httpx.AsyncClient | None = None
 
     @property
+    def is_open(self) -> bool:
+        """True once somebody needed the client."""
+        return self._http is not None
+
+    @property
     def http(self) -> httpx.AsyncClient:
         """The client for providers' APIs; opened now if nobody needed it before."""
         if self._http is None:
@@ -114,7 +119,8 @@ async def send(
     """Put one request and return the answer, whatever its status.
 
     `options` are those of `httpx.AsyncClient.stream`. Raises ProviderDown when nobody answers in
-    time, ProviderGarbled when the answer is no HTTP or larger than BODY_BYTES_MAX.
+    time or hangs up half-way, ProviderGarbled when the body cannot be decoded or is larger than
+    BODY_BYTES_MAX.
     """
     try:
         async with (
@@ -131,7 +137,7 @@ async def send(
             return Answer(provider, response.status_code, response.headers, bytes(body))
     except (TimeoutError, httpx.TimeoutException) as error:
         raise ProviderDown(f"{provider} did not answer in time", provider=provider) from error
-    except (httpx.DecodingError, httpx.RemoteProtocolError) as error:
+    except httpx.DecodingError as error:
         raise ProviderGarbled(
             f"{provider} answered what cannot be read: {error}", provider=provider
         ) from error

@@ -27,12 +27,12 @@ from enrichd.domain.merging import INPUT, Candidate, Record, merge
 from enrichd.domain.payloads import EnrichmentType, StopRule
 from enrichd.providers.base import REGISTERED, Found, Operation
 
-ABOUT: Final[Mapping[Operation, Wanted]] = {
-    Operation.FIND_EMAIL: ("person", "email"),
-    Operation.VERIFY_EMAIL: ("person", "email"),
-    Operation.ENRICH_PERSON: ("person", "*"),
-    Operation.ENRICH_COMPANY: ("company", "*"),
-    Operation.FIND_SOCIAL_PROFILES: ("person", "socialProfiles"),
+ABOUT: Final[Mapping[Operation, tuple[Wanted, ...]]] = {
+    Operation.FIND_EMAIL: (("person", "email"),),
+    Operation.VERIFY_EMAIL: (("person", "email"),),
+    Operation.ENRICH_PERSON: (("person", "*"),),
+    Operation.ENRICH_COMPANY: (("company", "*"),),
+    Operation.FIND_SOCIAL_PROFILES: (("person", "socialProfiles"), ("company", "socialProfiles")),
 }
 """What stays empty if an operation is not carried out."""
 
@@ -87,7 +87,8 @@ class Findings:
 
     def explain(self, operation: Operation, reason: str) -> None:
         """Keep why an operation brought nothing; the first reason stays."""
-        self._reasons.setdefault(ABOUT[operation], reason)
+        for field in ABOUT[operation]:
+            self._reasons.setdefault(field, reason)
 
     def _judge(self, verification: EmailVerification) -> None:
         """Take in an email's verdict; an address that is known as bad gives way to any other."""

@@ -60,7 +60,7 @@ class Builtin:
         """Return what is lacking to ask about this lead, or None."""
         match operation:
             case Operation.VERIFY_EMAIL:
-                return None if query.email else "no_email"
+                return None if query.email is not None else "no_email"
             case Operation.FIND_EMAIL:
                 if not (query.first_name and query.last_name):
                     return "no_name"
@@ -125,7 +125,7 @@ class Builtin:
 
     async def _site(self, query: Query) -> Facts:
         if query.domain is None:
-            return Facts()
+            return _nothing("company", query.domain_problem or "no_domain")
         domain = query.domain
 
         async def read() -> tuple[Facts, float]:
@@ -133,7 +133,7 @@ class Builtin:
                 async with asyncio.timeout(SOURCE_S):
                     facts = await read_company_site(domain, fetcher=self._connections.fetcher)
             except TimeoutError:
-                facts = _timed_out("company", "*")
+                facts = _nothing("company", "timeout")
             return facts, _keep_s(facts)
 
         return await self._sites.get(domain, read)
@@ -149,14 +149,14 @@ class Builtin:
                         domain, client=self._connections.http, bootstrap=self._bootstrap
                     )
             except TimeoutError:
-                facts = _timed_out("company", "domainRegisteredAt")
+                facts = _nothing("company", "timeout", "domainRegisteredAt")
             return facts, _keep_s(facts)
 
         return await self._registries.get(domain, read)
 
     async def _profile(self, query: Query) -> Facts:
         if query.address is None:
-            return Facts()
+            return _nothing("person", query.email_problem or "no_email")
         email = str(query.address)
         chosen = self._connections.settings_of("gravatar")
 
@@ -170,7 +170,7 @@ class Builtin:
                         api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
                     )
             except TimeoutError:
-                facts = _timed_out("person", "*")
+                facts = _nothing("person", "timeout")
             return facts, _keep_s(facts)
 
         return await self._profiles.get(canonical_key(query.address), read)
@@ -185,8 +185,8 @@ def _keep_s(facts: Facts) -> float:
     return KEEP_S if facts.facts else KEEP_TROUBLE_S
 
 
-def _timed_out(entity: Entity, path: str) -> Facts:
-    return Facts(missing=(Missing(entity, path, "timeout"),))
+def _nothing(entity: Entity, reason: str, path: str = "*") -> Facts:
+    return Facts(missing=(Missing(entity, path, reason),))
 
 
 def _found(answers: Iterable[Facts]) -> Found:

@@ -1,0 +1,158 @@
+"""Providers' HTTP answers, over a real server, become answers or the right error."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderThrottled
+from enrichd.providers import client as client_module
+from enrichd.providers.client import Answer, require_success, retry_after_s, send
+
+CLOSING = web.AppKey("closing", asyncio.Event)
+
+
+async def hang_up(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def flood(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=gzip.compress(b" " * 6_000_000), headers={"Content-Encoding": "gzip"})
+
+
+async def not_gzip(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"plain", headers={"Content-Encoding": "gzip"})
+
+
+async def stall(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"{")
+    await request.app[CLOSING].wait()
+    return response
+
+
+async def json(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"id": -1039995589705121900})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TestServer]:
+    app = web.Application()
+    app[CLOSING] = asyncio.Event()
+    for handler in (hang_up, flood, not_gzip, stall, json):
+        app.router.add_get(f"/{handler.__name__}", handler)
+    server = TestServer(app)
+    await server.start_server()
+    yield server
+    app[CLOSING].set()
+    await server.close()
+
+
+async def ask(server: TestServer, path: str) -> Answer:
+    async with httpx.AsyncClient() as client:
+        return await send(client, "GET", str(server.make_url(path)), provider="acme")
+
+
+async def test_an_answer_is_read_whole(server):
+    answer = await ask(server, "/json")
+
+    assert (answer.status, answer.json()) == (200, {"id": -1039995589705121900})
+
+
+@pytest.mark.parametrize("path", ["/flood", "/not_gzip"])
+async def test_what_cannot_be_read_is_garbled(server, path):
+    with pytest.raises(ProviderGarbled) as caught:
+        await ask(server, path)
+
+    assert caught.value.provider == "acme"
+
+
+async def test_a_server_that_hangs_up_is_down(server):
+    with pytest.raises(ProviderDown):
+        await ask(server, "/hang_up")
+
+
+async def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(client_module, "CALL_S", 0.2)
+
+    with pytest.raises(ProviderDown, match="in time"):
+        await ask(server, "/stall")
+
+
+async def test_a_server_that_is_not_there_is_down():
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(ProviderDown, match="cannot be reached"):
+            await send(client, "GET", "http://127.0.0.1:9/", provider="acme")
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Answer("acme", status, httpx.Headers(named), body)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, ProviderDenied),
+        (402, ProviderDenied),
+        (403, ProviderDenied),
+        (429, ProviderThrottled),
+        (500, ProviderDown),
+        (503, ProviderDown),
+        (302, ProviderGarbled),
+        (418, ProviderGarbled),
+    ],
+)
+def test_a_status_says_what_to_do_next(status, error):
+    with pytest.raises(error):
+        require_success(answer(status))
+
+
+def test_a_provider_may_turn_the_table_around():
+    with pytest.raises(ProviderThrottled):
+        require_success(answer(403), throttled={403}, denied={401, 429})
+    with pytest.raises(ProviderDenied):
+        require_success(answer(429), throttled={403}, denied={401, 429})
+    assert require_success(answer(404), also_fine={404}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after": "0"}, 1),
+        ({"retry_after": "1e9"}, 6 * 3600),
+        ({"retry_after": "nan"}, 60),
+        ({"retry_after": "soon"}, 60),
+        ({}, 60),
+        (
+            {
+                "date": "Sun, 06 Nov 1994 08:49:37 GMT",
+                "retry_after": "Sun, 06 Nov 1994 08:50:07 GMT",
+            },
+            30,
+        ),
+        ({"retry_after": "Sun, 06 Nov 1994 08:50:07 GMT"}, 1),
+    ],
+)
+def test_the_wait_is_read_from_seconds_or_a_date(headers, seconds):
+    assert retry_after_s(answer(429, **headers).headers) == seconds
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_no_json_is_garbled(body):
+    with pytest.raises(ProviderGarbled):
+        answer(200, body).json()
+
+
+def test_what_is_shown_of_a_body_is_short_and_printable():
+    assert answer(500, b"\x1b[31m" + b"x" * 9_000).shown() == " [31m" + "x" * 195
