@@ -117,7 +117,7 @@ def eventually(condition: Callable[[], bool], within_s: float = 10) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        os.sched_yield()
+        time.sleep(0.01)
 
 
 def postmaster(data: Path) -> int:
@@ -367,8 +367,11 @@ def test_root_runs_the_server_of_a_user_as_that_user(folder: Path) -> None:
 
 @as_root
 def test_the_server_has_no_groups_of_root(made: Path) -> None:
-    with embedded.start(made):
+    with spawn(HOLD + "wait()", made, extra_groups=[0, 4], stderr=subprocess.DEVNULL) as user:
+        assert first_line(user) == "ready"
         status = Path(f"/proc/{postmaster(made)}/status").read_text()
+        user.terminate()
+    eventually(lambda: is_gone(made))
     assert [line.split()[1:] for line in status.splitlines() if line.startswith("Groups:")] == [[]]
 
 
@@ -474,7 +477,7 @@ def test_the_tests_own_server_clones_a_template_and_goes(folder: Path) -> None:
         template = postgres.create_template(server.dsn, migrate)
         clones = [postgres.clone_database(server.dsn, template) for _ in range(2)]
         assert len(set(clones)) == 2
-        with psycopg.connect(clones[0]) as conn:
+        with psycopg.connect(clones[0], autocommit=True) as conn:
             assert conn.execute("select answer from kept").fetchone() == (42,)
             postgres.drop_database(server.dsn, clones[0])
         postgres.drop_database(server.dsn, clones[1])
