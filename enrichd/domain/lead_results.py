@@ -163,9 +163,11 @@ def _wanted(path: str) -> Wanted:
 
 
 def has(record: Record | None, path: str, least: float) -> bool:
+    """Return whether a field has a value of at least that confidence."""
     if record is None or record.value_at(path) in (None, [], {}):
         return False
-    return record.confidence_at(path) >= least
+    # A refuted value has the confidence zero; it is there to be seen and counts for nothing.
+    return record.confidence_at(path) >= max(least, 0.001)
 
 
 def _accepts(rule: StopRule, verification: EmailVerification | None) -> bool:

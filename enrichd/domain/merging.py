@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -74,14 +74,20 @@ class Record:
 
     def confidence_at(self, path: str) -> float:
         """Return a path's confidence, the best below it for a list or an address, 0 if empty."""
-        return max(
-            (
-                entry["confidence"]
-                for known, entry in self.provenance.items()
-                if known == path or known.startswith((path + ".", path + "["))
-            ),
-            default=0.0,
+        return max((entry["confidence"] for entry in self._entries(path)), default=0.0)
+
+    @property
+    def has_findings(self) -> bool:
+        """True if a source, and not the caller alone, said something that stands."""
+        return any(
+            (entry["provider"] != INPUT and entry["confidence"] > 0) or "alternatives" in entry
+            for entry in self.provenance.values()
         )
+
+    def _entries(self, path: str) -> Iterator[Mapping[str, Json]]:
+        for known, entry in self.provenance.items():
+            if known == path or known.startswith((path + ".", path + "[")):
+                yield entry
 
     def to_json(self) -> dict[str, Json]:
         """Return the values with `provenance` by field path."""

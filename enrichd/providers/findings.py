@@ -205,13 +205,15 @@ class Findings:
         )
 
     def _has_anything(self) -> bool:
-        """Return whether a wanted field has a value; the domain alone is only the question."""
+        """Return whether a source added anything to what the caller knew."""
+        if self.verification is not None and self.verification.verdict != "invalid":
+            return True
         records = self.records()
         return any(
-            has(records[entity], path, 0.01)
+            has(record, path, 0.0) and record.is_found_at(path)
             for kind in self.types
             for entity, path in WANTED[kind]
-            if (entity, path) != ("company", "domain")
+            if (record := records[entity]) is not None
         )
 
 

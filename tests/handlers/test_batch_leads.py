@@ -198,7 +198,7 @@ async def test_all_leads_share_one_cap():
     outcome, _ = await run(batch(people(20), maxCredits=Decimal(7)), Fussy({}))
 
     assert outcome.result["costCredits"] == 7
-    assert outcome.result["outcomes"] == {"complete": 7, "partial": 13, "notFound": 0}
+    assert outcome.result["outcomes"] == {"complete": 7, "partial": 0, "notFound": 13}
 
 
 def test_leads_without_an_id_are_called_by_their_place():

@@ -99,7 +99,7 @@ async def test_every_provider_that_is_not_asked_says_why():
         ("dear", "skipped", "would_exceed_max_credits"),
         ("other", "skipped", "nothing_missing"),
     ]
-    assert (result.outcome, result.cost_credits) == ("partial", 0)
+    assert (result.outcome, result.cost_credits) == ("notFound", 0)
 
 
 async def test_the_stop_rule_wants_more_than_the_first_answer():
