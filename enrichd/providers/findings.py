@@ -208,13 +208,7 @@ class Findings:
         """Return whether a source added anything to what the caller knew."""
         if self.verification is not None and self.verification.verdict != "invalid":
             return True
-        records = self.records()
-        return any(
-            has(record, path, 0.0) and record.is_found_at(path)
-            for kind in self.types
-            for entity, path in WANTED[kind]
-            if (record := records[entity]) is not None
-        )
+        return any(record is not None and record.has_findings for record in self.records().values())
 
 
 def _prior(provider_id: str, fact: Fact) -> float:
