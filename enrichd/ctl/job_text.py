@@ -40,7 +40,12 @@ def moment(at: datetime | None, now: datetime) -> str:
         return ""
     distance = render.age(at, now)
     ago = distance if distance.startswith("in ") else f"{distance} ago"
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z ({ago})"
+    return f"{second(at)} ({ago})"
+
+
+def second(at: datetime | None) -> str:
+    """Return a time in UTC to the second, empty for None."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if at else ""
 
 
 def took(started_at: datetime | None, ended_at: datetime | None) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,8 @@ STATUS_STYLES = {
 
 
 PIPE_WIDTH = 10_000
+GAP = 2
+CUT_WIDTH_MIN = 8
 
 
 class PlainConsole(Console):
@@ -55,15 +58,16 @@ def line(text: str) -> None:
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names and values one below the other; a value may span lines."""
-    width = max(len(name) for name, _ in pairs) + 2
+    """Print names and values one below the other; long values go on under their beginning."""
+    out = console()
+    indent = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
-        lines = value.split("\n")
-        for label, part in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
-            text = Text(f"{label:<{width}}{safe(part)}")
-            if label == "status":
-                text.stylize(STATUS_STYLES.get(part.partition(" ")[0], ""), width)
-            console().print(text, soft_wrap=True)
+        text = Text(safe(value))
+        if name == "status":
+            text.stylize(STATUS_STYLES.get(value.partition(" ")[0], ""))
+        for place, part in enumerate(text.wrap(out, max(out.width - indent, 20))):
+            label = Text(f"{name if place == 0 else '':<{indent}}")
+            out.print(label + part, soft_wrap=True)
 
 
 def progress(text: str) -> None:
@@ -84,25 +88,57 @@ def table(
     """Print rows under headings, cut to the terminal's width; columns in `right` are numbers.
 
     Columns in `whole` (ids to copy) are never cut, those in `wrap` go on below instead. A column
-    headed `Status` is coloured by state.
+    headed `Status` is coloured by state; a heading may span lines.
     """
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    out = console()
+    cells = [[Text(safe(cell)) for cell in row] for row in rows]
+    widths = fitting_widths(headings, cells, out.width, whole)
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for place, heading in enumerate(headings):
-        width = max([len(heading), *(len(row[place]) for row in rows)])
         shown.add_column(
-            heading,
+            Text(safe(heading, block=True)),
             justify="right" if place in right else "left",
             overflow="fold" if place in wrap else "ellipsis",
             no_wrap=place not in wrap,
-            min_width=width if place in whole else None,
+            width=widths[place],
         )
-    for row in rows:
-        cells = [Text(safe(cell)) for cell in row]
-        for place, heading in enumerate(headings):
+    for row in cells:
+        for heading, cell in zip(headings, row, strict=True):
             if heading == "Status":
-                cells[place].stylize(STATUS_STYLES.get(row[place], ""))
-        shown.add_row(*cells)
-    console().print(shown)
+                cell.stylize(STATUS_STYLES.get(cell.plain, ""))
+        shown.add_row(*row)
+    out.print(shown)
+
+
+def fits(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether a table of these rows would be shown uncut."""
+    cells = [[Text(safe(cell)) for cell in row] for row in rows]
+    return sum(wanted_widths(headings, cells)) + GAP * (len(headings) - 1) <= console().width
+
+
+def fitting_widths(
+    headings: Sequence[str], cells: Sequence[Sequence[Text]], room: int, whole: Sequence[int]
+) -> list[int]:
+    """Return the columns' widths: as wide as they want or, if that is too much, the last cut first.
+
+    None is cut below a few characters; rich would cut them all alike, short numbers to nothing.
+    """
+    widths = wanted_widths(headings, cells)
+    excess = sum(widths) + GAP * (len(widths) - 1) - room
+    for place in reversed(range(len(widths))):
+        if place not in whole and excess > 0:
+            cut = min(excess, max(widths[place] - CUT_WIDTH_MIN, 0))
+            widths[place] -= cut
+            excess -= cut
+    return widths
+
+
+def wanted_widths(headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """Return how wide each column would like to be."""
+    return [
+        max(cell_len(text) for text in [*heading.split("\n"), *(row[place].plain for row in cells)])
+        for place, heading in enumerate(headings)
+    ]
 
 
 def json_document(value: Any) -> None:

@@ -144,7 +144,7 @@ def render_page(page: Page) -> None:
         if is_wide:
             row += [str(job.priority), job.provider_id, ",".join(job.tags)]
         rows.append([*row, note_of(job, page.now)])
-    render.table([*headings, "Note"], rows, right=[3, 4], whole=[0, 1])
+    render.table([*headings, "Note"], rows, right=[3, 4], whole=[0, 1, 3, 4])
     if page.is_cut:
         last = short(page.jobs[-1].id, page.digits)
         click.echo(f"More: enrichctl list --before {last}", err=True)

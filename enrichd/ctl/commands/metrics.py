@@ -11,6 +11,7 @@ import click
 
 from enrichd.ctl import render
 from enrichd.ctl.invocation import Invocation, command
+from enrichd.ctl.terminal import safe
 from enrichd.domain.jobs import JobStatus, iso
 from enrichd.store import stats, workers
 from enrichd.store.stats import Pace, TypeCount
@@ -103,33 +104,25 @@ def document_of(figures: Figures) -> dict[str, Any]:
 
 
 def render_counts(figures: Figures) -> None:
-    """Print types by states; where that is too wide, one line for each type and state."""
+    """Print states by types; where that is too wide, one line for each type and state."""
     if not figures.counts:
         render.line(f"There are no jobs in workspace {figures.workspace_id}.")
         return
     totals = figures.by_status()
-    states = [status for status in JobStatus if totals[status]]
     jobs = {(count.type, count.status): count.jobs for count in figures.counts}
     types = list(dict.fromkeys(count.type for count in figures.counts))
-    rows = [[name, *(grouped(jobs.get((name, status), 0)) for status in states)] for name in types]
-    if len(types) > 1:
-        rows.append(["all", *(grouped(totals[status]) for status in states)])
-    headings = ["Type", *states]
-    width = sum(
-        max(len(row[place]) for row in [headings, *rows]) + 2 for place in range(len(headings))
-    )
-    if width - 2 <= render.console().width:
+    rows = []
+    for status in JobStatus:
+        if totals[status]:
+            cells = [grouped(jobs.get((name, status), 0)) for name in types]
+            rows.append([str(status), *cells, grouped(totals[status])])
+    # A type's words stand one below the other: the five of enrichd then fit 80 columns.
+    headings = ["Status", *(safe(name).replace("_", "\n") for name in types), "all"]
+    if render.fits(headings, rows):
         render.table(headings, rows, right=range(1, len(headings)))
-        return
-    listed = [[count.type, count.status, grouped(count.jobs)] for count in figures.counts]
-    listed += [["all", status, grouped(totals[status])] for status in states if len(types) > 1]
-    seen: set[str] = set()
-    for row in listed:
-        if row[0] in seen:
-            row[0] = ""
-        else:
-            seen.add(row[0])
-    render.table(["Type", "Status", "Jobs"], listed, right=[2])
+    else:
+        listed = [[count.type, count.status, grouped(count.jobs)] for count in figures.counts]
+        render.table(["Type", "Status", "Jobs"], listed, right=[2], whole=[1, 2])
 
 
 def grouped(count: int) -> str:
@@ -184,4 +177,4 @@ def render_workers(found: Sequence[Worker]) -> None:
         for worker in found
     ]
     headings = ["Host", "Pid", "State", "Running", "Completed", "Failed", "Silent"]
-    render.table(headings, rows, right=range(3, 7))
+    render.table(headings, rows, right=range(3, 7), whole=range(1, 7))

@@ -13,13 +13,14 @@ import orjson
 from enrichd.ctl import render
 from enrichd.ctl.invocation import Invocation, command
 from enrichd.ctl.job_ids import resolve
-from enrichd.ctl.job_text import error_text, moment, took
+from enrichd.ctl.job_text import error_text, moment, second, took
 from enrichd.domain.jobs import Job, JobStatus, iso
 from enrichd.errors import JobNotFound
 from enrichd.store import items, job_reads, job_views
 from enrichd.store.items import Item
 from enrichd.store.job_reads import Attempt
 
+NOT_YET = (JobStatus.SCHEDULED, JobStatus.WAITING)
 JSON_LINES_SHOWN = 200
 JSON_CHARS_SHOWN = 20_000
 
@@ -112,7 +113,7 @@ def render_job(view: View) -> None:
         ("status", status),
         ("workspace", job.workspace_id),
         ("provider", job.provider_id),
-        ("priority", f"{job.priority} of 1 (highest) to 5 (lowest)"),
+        ("priority", f"{job.priority} (1 runs first, 5 last)"),
         ("attempts", f"{job.attempts} of {job.max_retries + 1}"),
         *progress_of(view),
         ("tags", ", ".join(job.tags)),
@@ -120,7 +121,7 @@ def render_job(view: View) -> None:
         ("webhook", job.webhook_url or ""),
         ("worker", str(job.worker_id or "")),
         ("created", moment(job.created_at, view.now)),
-        ("due", moment(job.scheduled_at, view.now)),
+        ("due", moment(job.scheduled_at, view.now) if job.status in NOT_YET else ""),
         ("started", moment(job.started_at, view.now)),
         ("ended", moment(job.completed_at, view.now)),
         ("took", took(job.started_at, job.completed_at)),
@@ -169,7 +170,7 @@ def render_attempts(view: View) -> None:
         [
             str(attempt.attempt),
             attempt.outcome or "running",
-            moment(attempt.started_at, view.now),
+            second(attempt.started_at),
             took(attempt.started_at, attempt.finished_at) or "-",
             str(attempt.worker_id or "-")[-12:],
             "" if attempt.error is None else error_text(attempt.error),
