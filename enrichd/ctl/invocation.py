@@ -158,4 +158,3 @@ def quiet(settings: Settings) -> str:
     """Return the log level of a command: warnings only, unless somebody chose a level."""
     row = next(row for row in settings.in_force() if row.name == "LOG_LEVEL")
     return "warning" if row.is_default else settings.log_level
-

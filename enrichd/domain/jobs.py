@@ -115,7 +115,8 @@ class Enqueued:
 class Claimed:
     """A job as a worker gets it. Not frozen: made 20,000 times a second."""
 
-    id: UUID
+    id: str
+    """A UUID as text: making an object of it would cost more than claiming the job."""
     attempt: int
     max_retries: int
     type: str
@@ -125,6 +126,8 @@ class Claimed:
     fair_rank: int
     payload: str
     """JSON text, parsed one by one so that one unreadable row cannot lose its whole batch."""
+    taken_at: float = 0.0
+    """When the worker got it, by its own monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)

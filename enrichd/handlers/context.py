@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from enrichd.providers.waterfall import Providers
+    from enrichd.providers.roster import Providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,21 @@ class JobContext(Protocol):
     A handler stops when it is cancelled (asyncio.CancelledError: clean up and let it pass).
     """
 
-    job_id: UUID
-    workspace_id: str
-    provider_id: str
-    attempt: int
+    @property
+    def job_id(self) -> UUID:
+        """Return the job's id."""
+
+    @property
+    def workspace_id(self) -> str:
+        """Return the tenant whose job it is."""
+
+    @property
+    def provider_id(self) -> str:
+        """Return the job's lane: its provider, or `-`."""
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of this attempt, from 1."""
 
     @property
     def providers(self) -> Providers:

@@ -5,6 +5,7 @@ This is the only place that makes an outcome of an error.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from enrichd.domain import payloads
@@ -45,11 +46,19 @@ async def run_job(job: Claimed, context: JobContext) -> Outcome:
     if handler is None:
         # A newer version may have enqueued it: left to a worker that knows the type.
         return Snooze(UNKNOWN_TYPE_SNOOZE_S, f"this worker knows no job type {job.type!r}")
+    task = asyncio.current_task()
+    assert task is not None
+    cancels = task.cancelling()
     try:
         answer = await handler(payloads.parse(job.type, job.payload), context)
-    except ClaimLost:
+    except (ClaimLost, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001 - a job must not take its worker down
+    except asyncio.CancelledError as error:
+        if task.cancelling() > cancels:
+            raise
+        # Nobody stopped the run: the handler awaited something that was cancelled.
+        return outcome_of_error(error, job)
+    except BaseException as error:  # noqa: BLE001 - a job must not take its worker down
         return outcome_of_error(error, job)
     if isinstance(answer, OUTCOMES):
         return answer
@@ -60,8 +69,16 @@ async def run_job(job: Claimed, context: JobContext) -> Outcome:
     )
 
 
-def outcome_of_error(error: Exception, job: Claimed) -> Outcome:
+def outcome_of_error(error: BaseException, job: Claimed) -> Outcome:
     """Classify an error: what no retry can mend fails, the rest is tried again."""
+    try:
+        return classified(error, job)
+    except AttributeError:  # a subclass of ours that left out `super().__init__`
+        return Failed(JobError(type(error).__name__, message_of(error)))
+
+
+def classified(error: BaseException, job: Claimed) -> Outcome:
+    """Return the outcome of an error by its class."""
     match error:
         case ProviderThrottled():
             return Snooze(error.retry_after_s, error.message)
@@ -84,7 +101,7 @@ def outcome_of_error(error: Exception, job: Claimed) -> Outcome:
             return Retry(kept)
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error's text, cut; a broken `__str__` must not take the worker down."""
     try:
         text = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,8 @@ from enrichd.settings import Settings
 from enrichd.store.database import Database
 
 if TYPE_CHECKING:
-    from enrichd.providers.waterfall import Providers
+    from enrichd.providers.roster import Providers
+    from enrichd.providers.smtp_probe import SmtpProbe
 
 
 class Runtime:
@@ -31,14 +33,21 @@ class Runtime:
         trace: TracebackType | None,
     ) -> None:
         if self._providers is not None:
-            await self._providers.close()
+            await self._providers.aclose()
 
     def open_providers(self) -> Providers:
         """Return this process's data providers."""
         if self._providers is None:
-            from enrichd.providers.waterfall import build_providers
+            # Imported when a job first needs it: HTTP clients and parsers are half of the memory.
+            from enrichd.providers.roster import build_providers
 
-            self._providers = build_providers(self._settings)
+            settings = self._settings
+            self._providers = build_providers(
+                nameservers=[f"{ip}:{port}" for ip, port in settings.dns_servers],
+                allowed_networks=settings.webhook_allowed_networks,
+                settings_of=settings.provider,
+                smtp_probe=probe_of(settings),
+            )
         return self._providers
 
     def processor(self, *, hot: Database, control: Database, **options: Any) -> JobProcessor:
@@ -59,3 +68,15 @@ class Runtime:
             "open_providers": self.open_providers,
         }
         return JobProcessor(hot=hot, control=control, **{**chosen, **options})
+
+
+def probe_of(settings: Settings) -> SmtpProbe | None:
+    """Return the SMTP probe as the settings have it; None while it is off."""
+    if not settings.smtp_probe:
+        return None
+    from enrichd.providers.smtp_probe import SmtpProbe
+
+    return SmtpProbe(
+        helo_name=settings.smtp_probe_helo or socket.getfqdn(),
+        mail_from=settings.smtp_probe_from or "",
+    )

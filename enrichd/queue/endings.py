@@ -20,6 +20,7 @@ from enrichd.domain.retries import RetryRule, backoff_s, may_retry
 from enrichd.store.jobs import Ended
 from enrichd.store.json_text import dumps
 
+RETRY_S_MAX = 31 * 24 * 3600.0
 SNOOZE_S_MAX = 7 * 24 * 3600.0
 PARK_S_MAX = 31 * 24 * 3600.0
 
@@ -35,8 +36,15 @@ def ended_of(job: Claimed, outcome: Outcome, rule: RetryRule, dice: float) -> En
             text = dumps(error.to_json())
             if not may_retry(job.attempt, job.max_retries):
                 return Ended(job.id, job.attempt, "dead_letter", "failed", error=text)
-            wait_s = delay_s if delay_s is not None else backoff_s(rule, job.attempt, dice)
-            return Ended(job.id, job.attempt, "scheduled", "retry", error=text, delay_s=wait_s)
+            wait_s = backoff_s(rule, job.attempt, dice) if delay_s is None else delay_s
+            return Ended(
+                job.id,
+                job.attempt,
+                "scheduled",
+                "retry",
+                error=text,
+                delay_s=bounded(wait_s, RETRY_S_MAX),
+            )
         case Snooze(delay_s, reason):
             return Ended(
                 job.id,
@@ -44,7 +52,7 @@ def ended_of(job: Claimed, outcome: Outcome, rule: RetryRule, dice: float) -> En
                 "scheduled",
                 "snoozed",
                 error=note("snoozed", reason),
-                delay_s=min(max(delay_s, 0.0), SNOOZE_S_MAX),
+                delay_s=bounded(delay_s, SNOOZE_S_MAX),
                 is_refunded=True,
             )
         case Park(deadline_s, reason):
@@ -54,7 +62,7 @@ def ended_of(job: Claimed, outcome: Outcome, rule: RetryRule, dice: float) -> En
                 "waiting",
                 "parked",
                 error=note("parked", reason),
-                delay_s=min(max(deadline_s, 0.0), PARK_S_MAX),
+                delay_s=bounded(deadline_s, PARK_S_MAX),
                 is_refunded=True,
             )
         case Cancelled(reason):
@@ -62,7 +70,7 @@ def ended_of(job: Claimed, outcome: Outcome, rule: RetryRule, dice: float) -> En
                 job.id, job.attempt, "cancelled", "cancelled", error=note("cancelled", reason)
             )
         case Released():
-            return released(job)
+            return Ended(job.id, job.attempt, "pending", "released", delay_s=0.0, is_refunded=True)
         case _:
             assert_never(outcome)
 
@@ -86,9 +94,9 @@ def unstorable(job: Claimed, message: str) -> Ended:
     return Ended(job.id, job.attempt, "failed", "failed", error=dumps(error.to_json()))
 
 
-def released(job: Claimed) -> Ended:
-    """Return the row that gives a run back: pending again, the attempt not used."""
-    return Ended(job.id, job.attempt, "pending", "released", delay_s=0.0, is_refunded=True)
+def bounded(delay_s: float, longest_s: float) -> float:
+    """Return a delay that a timestamp can take: 0 to `longest_s`, and 0 for what is no number."""
+    return min(max(float(delay_s), 0.0), longest_s) if delay_s == delay_s else 0.0
 
 
 def note(kind: str, reason: str) -> str | None:

@@ -5,7 +5,7 @@ It checks, opens the transaction and calls the store; reads go to the store dire
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -33,6 +33,8 @@ class Turn:
 
     claimed: list[Claimed]
     lost: list[str]
+    has_claimed: bool = True
+    """False when only the record was done, so that nothing is known about the lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ class JobQueueManager:
             for job in new
         )
         if conn is not None:
-            return await storing(lambda: insert_all(conn, new, is_fresh=is_fresh))
+            # Checked whole before anything goes in: taking back is the caller's to decide.
+            checked = [row_of(job) for job in new]
+            return await storing(lambda: insert_all(conn, checked, is_fresh=is_fresh))
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
@@ -104,7 +108,7 @@ class JobQueueManager:
         except Invalid as error:
             if not ended:
                 raise
-            return Turn([], await self._record_apart(worker_id, ended, error))
+            return Turn([], await self._record_apart(worker_id, ended, error), has_claimed=False)
         return Turn(claimed, lost)
 
     async def _record_apart(
@@ -200,16 +204,19 @@ class JobQueueManager:
         )
 
 
-async def insert_all(conn: Connection, new: Sequence[NewJob], *, is_fresh: bool) -> list[Enqueued]:
-    """Check and insert jobs in bounded statements; the caller's transaction makes it all or none.
+async def insert_all(
+    conn: Connection, new: Sequence[NewJob] | Sequence[Row], *, is_fresh: bool
+) -> list[Enqueued]:
+    """Insert jobs in bounded statements, checking those that are not rows yet.
 
-    A wrong job raises in the middle, which takes back what went in before it.
+    A wrong job raises in the middle; the transaction around takes back what went in before it.
     """
     done: list[Enqueued] = []
 
     def batches() -> Iterator[list[Row]]:
         for start in range(0, len(new), ENQUEUE_BATCH):
-            yield [row_of(job) for job in new[start : start + ENQUEUE_BATCH]]
+            batch = new[start : start + ENQUEUE_BATCH]
+            yield [job if isinstance(job, Row) else row_of(job) for job in batch]
 
     if not is_fresh:
         for rows in batches():

@@ -77,6 +77,10 @@ class Database:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
+    def sibling(self, purpose: str) -> Database:
+        """Return another connection to the same database, named after its purpose."""
+        return Database(self.dsn, name=f"{self._name} {purpose}", is_pooler=self._is_pooler)
+
     async def reset(self) -> None:
         """Drop the connection; the next use opens another."""
         conn, self._conn = self._conn, None

@@ -12,9 +12,10 @@ from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 from psycopg import Connection as SyncConnection
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 
 from enrichd.domain.jobs import Claimed, Enqueued
+from enrichd.errors import Invalid
 from enrichd.store.database import Connection
 
 TURN_ROWS_MAX = 500
@@ -81,13 +82,16 @@ ENQUEUE: LiteralString = """
 
 async def enqueue(conn: Connection, row: Row) -> Enqueued:
     """Put one job on the queue, or find the one that has its id or idempotency key."""
-    cursor = await conn.execute(ENQUEUE, enqueue_values(row))
+    # The connection may be the caller's, with a row factory of his own.
+    cursor = conn.cursor(row_factory=tuple_row)
+    await cursor.execute(ENQUEUE, enqueue_values(row))
     return enqueued(await cursor.fetchone())
 
 
 def enqueue_sync(conn: SyncConnection[TupleRow], row: Row) -> Enqueued:
     """Do the same on a synchronous connection: the caller's own, in the caller's transaction."""
-    return enqueued(conn.execute(ENQUEUE, enqueue_values(row)).fetchone())
+    cursor = conn.cursor(row_factory=tuple_row)
+    return enqueued(cursor.execute(ENQUEUE, enqueue_values(row)).fetchone())
 
 
 def enqueue_values(row: Row) -> dict[str, Any]:
@@ -176,7 +180,8 @@ async def enqueue_many(conn: Connection, rows: Sequence[Row]) -> list[Enqueued]:
     keys = text_array([row.idempotency_key for row in rows])
     ids = plain_array([row.id for row in rows])
     workspaces = text_array([row.workspace_id for row in rows])
-    cursor = await conn.execute(
+    cursor = conn.cursor(row_factory=tuple_row)
+    await cursor.execute(
         ENQUEUE_MANY,
         {
             "ids": ids,
@@ -197,12 +202,15 @@ async def enqueue_many(conn: Connection, rows: Sequence[Row]) -> list[Enqueued]:
     new = {job_id for (job_id,) in await cursor.fetchall()}
     if len(new) == len(rows):
         return [Enqueued(row.id, True) for row in rows]
-    cursor = await conn.execute(EARLIER, {"ids": ids, "workspaces": workspaces, "keys": keys})
+    await cursor.execute(EARLIER, {"ids": ids, "workspaces": workspaces, "keys": keys})
     earlier: dict[UUID, UUID] = dict(await cursor.fetchall())
-    return [
-        Enqueued(row.id, True) if row.id in new else Enqueued(earlier.get(row.id, row.id), False)
-        for row in rows
-    ]
+    answers = []
+    for row in rows:
+        if row.id not in new and row.id not in earlier:
+            raise Invalid(f"job id {row.id} is taken")
+        answers.append(Enqueued(earlier.get(row.id, row.id), row.id in new))
+        new.discard(row.id)
+    return answers
 
 
 # The plain bulk path: fresh ids and no keys cannot collide, so the rows go in by COPY, which was
@@ -249,7 +257,8 @@ Group: TypeAlias = tuple[str, str, int]
 async def rank_bases(conn: Connection, rows: Sequence[Row]) -> dict[Group, int]:
     """Return where the ranks of each group of rows start."""
     groups = list(dict.fromkeys((row.workspace_id, row.provider_id, row.priority) for row in rows))
-    cursor = await conn.execute(
+    cursor = conn.cursor(row_factory=tuple_row)
+    await cursor.execute(
         RANK_BASES,
         {
             "workspaces": text_array([group[0] for group in groups]),
@@ -292,7 +301,7 @@ def copy_text(text: str) -> str:
 # it could prove that, it would scan the index `running` once for each row (24 ms for 320 rows, by
 # the primary key 4). A cancel that was asked for wins over every end that is not final. worker_id
 # stays after a final end (the attempts view reads it) and goes otherwise, and then the attempt gets
-# its row in the log.
+# its row in the log, unless it never began.
 #
 # Claim. One descent of the index `ready` for each (priority, lane), in the plan's order, which is
 # the policy; the lazy outer LIMIT stops locking at `room`, which is why no ORDER BY may stand
@@ -341,6 +350,7 @@ TURN: LiteralString = """
         select id, workspace_id, attempt, %(worker_id)s, started_at, outcome, error::jsonb
           from recorded
          where delay_s is not null
+           and outcome <> 'unstarted'
     ),
     picked as materialized (
         select job.id
