@@ -49,10 +49,12 @@ async def cancel(
 
 
 # Attempts start again, so the one that ended the job moves to the log first: history is kept. The
-# failed leads of a batch go, so that they run again; the completed ones stay.
+# failed leads of a batch go, so that they run again; the completed ones stay. Ranks run on inside a
+# workspace, lane and priority as in PROMOTE_DUE: 10,000 retried at once are charged as 10,000.
 RETRY: LiteralString = """
     with wanted as materialized (
-        select id, workspace_id, attempts, worker_id, started_at, completed_at, status, error
+        select id, workspace_id, provider_id, priority, cost, attempts, worker_id, started_at,
+               completed_at, status, error
           from enrichment_jobs
          where id = any(%(ids)s)
            and workspace_id = %(workspace_id)s
@@ -73,14 +75,25 @@ RETRY: LiteralString = """
          using wanted
          where item.job_id = wanted.id
            and item.status = 'failed'
+    ),
+    base as materialized (
+        select workspace_id, provider_id, priority,
+               enrichment_rank_base(workspace_id, provider_id, priority) as rank
+          from (select distinct workspace_id, provider_id, priority from wanted) as one
+    ),
+    ranked as (
+        select wanted.id,
+               base.rank + sum(wanted.cost) over (partition by workspace_id, provider_id, priority
+                                                      order by wanted.id) as fair_rank
+          from wanted
+          join base using (workspace_id, provider_id, priority)
     )
     update enrichment_jobs as job
        set status = 'pending', attempts = 0, worker_id = null, cancel_requested_at = null,
            scheduled_at = null, started_at = null, completed_at = null, updated_at = now(),
-           fair_rank = job.cost
-                     + enrichment_rank_base(job.workspace_id, job.provider_id, job.priority)
-      from wanted
-     where job.id = wanted.id
+           fair_rank = ranked.fair_rank
+      from ranked
+     where job.id = ranked.id
     returning job.id
 """
 
@@ -195,11 +208,14 @@ async def resume(conn: Connection, *, job_id: UUID) -> bool:
 
 # A worker row is inserted before its first claim, so a processing job without a live row has truly
 # lost its worker, whether that row is dead or gone. The anti-join reads the index `running`, whose
-# size is the fleet's concurrency. Re-entering at greatest(fair_rank, vtime) keeps old ranks from
-# jumping the queue.
+# size is the fleet's concurrency. It only proposes: when a row changed before its lock was taken,
+# PostgreSQL checks the conditions again on the new row but takes an anti-join's other side as
+# empty, so a job that was rescued and claimed anew meanwhile would be taken from its live worker.
+# Asking the locked row for the same worker_id closes that. Re-entering at greatest(fair_rank,
+# vtime) keeps old ranks from jumping the queue.
 RESCUE: LiteralString = """
-    with lost as materialized (
-        select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at
+    with proposed as materialized (
+        select job.id, job.worker_id
           from enrichment_jobs as job
          where job.status = 'processing'
            and not exists (select 1
@@ -208,6 +224,14 @@ RESCUE: LiteralString = """
                               and worker.state <> 'dead')
          order by job.id
          limit %(limit)s
+    ),
+    lost as materialized (
+        select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at
+          from proposed
+          join enrichment_jobs as job
+            on job.id = proposed.id and job.worker_id = proposed.worker_id
+         where job.status = 'processing'
+         order by job.id
            for update of job skip locked
     ),
     logged as (
