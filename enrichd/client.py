@@ -4,8 +4,8 @@
 
     job_id = enqueue_job("email_validation", {"emails": ["ada@northwind.test"]})
 
-The same functions serve synchronous and asynchronous callers. Given a psycopg `conn` they work inside
-the caller's transaction: synchronous for a `psycopg.Connection`, to be awaited for a
+The same functions serve synchronous and asynchronous callers. Given a psycopg `conn` they work
+inside the caller's transaction: synchronous for a `psycopg.Connection`, to be awaited for a
 `psycopg.AsyncConnection`. Without one they open a connection to `database_url` (or `DATABASE_URL`)
 and commit; to be awaited when an event loop is running.
 """
@@ -13,10 +13,10 @@ and commit; to be awaited when an event loop is running.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar, overload
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection, Connection
@@ -31,26 +31,6 @@ from enrichd.store import jobs
 from enrichd.store.database import Database
 
 __all__ = ["NewJob", "enqueue_job", "enqueue_jobs"]
-
-Answer = TypeVar("Answer")
-
-
-@overload
-def enqueue_job(
-    type: str, payload: Mapping[str, Any], *, conn: Connection[Any], **options: Any
-) -> UUID: ...
-
-
-@overload
-def enqueue_job(
-    type: str, payload: Mapping[str, Any], *, conn: AsyncConnection[Any], **options: Any
-) -> Awaitable[UUID]: ...
-
-
-@overload
-def enqueue_job(
-    type: str, payload: Mapping[str, Any], *, conn: None = None, **options: Any
-) -> Any: ...
 
 
 def enqueue_job(
@@ -69,8 +49,8 @@ def enqueue_job(
     idempotency_key: str | None = None,
     scheduled_at: datetime | None = None,
     delay_s: float | None = None,
-) -> UUID | Awaitable[UUID]:
-    """Put one job on the queue and return its id, or an awaitable of it for asynchronous callers.
+) -> Any:
+    """Put one job on the queue and return its id (UUID), or an awaitable of it in a loop.
 
     An `id` or `idempotency_key` that was used before returns the earlier job's id and adds nothing.
     Raises InvalidPayload naming every wrong field, Unavailable when PostgreSQL is away.
@@ -106,9 +86,7 @@ async def enqueue_on(conn: AsyncConnection[Any], new: NewJob) -> UUID:
     return (await jobs.enqueue(conn, row_of(new))).id
 
 
-def enqueue_jobs(
-    new: Sequence[NewJob], *, database_url: str | None = None
-) -> list[UUID] | Awaitable[list[UUID]]:
+def enqueue_jobs(new: Sequence[NewJob], *, database_url: str | None = None) -> Any:
     """Put many jobs on the queue, all or none; return their ids in order (awaitable in a loop)."""
     know_plugins()
 

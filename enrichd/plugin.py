@@ -31,7 +31,7 @@ from enrichd.domain.outcomes import (
     Snooze,
 )
 from enrichd.handlers.context import Item, JobContext
-from enrichd.handlers.registry import TypedHandler, handles
+from enrichd.handlers.registry import TypedHandler, handler_of
 from enrichd.providers.base import provider
 
 __all__ = [
@@ -55,6 +55,9 @@ Payload = TypeVar("Payload", bound=BaseModel)
 def job_type(
     name: str, model: type[Payload]
 ) -> Callable[[TypedHandler[Payload]], TypedHandler[Payload]]:
-    """Register a job type: its payload model and, as the decorated function, its handler."""
+    """Register a job type: its payload model and, as the decorated function, its handler.
+
+    Several types may share a model.
+    """
     payloads.register(name, model)
-    return handles(model)
+    return handler_of(name)

@@ -6,6 +6,7 @@ The global options are accepted before or after the command's name, so every com
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,10 @@ from enrichd.settings import Settings
 from enrichd.store import migrate
 from enrichd.store.database import Database
 
-try:
-    from uvloop import new_event_loop
-except ImportError:  # Windows has none.
+if sys.platform == "win32":
     from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
 
 Answer = TypeVar("Answer")
 
@@ -142,12 +143,16 @@ def command(**options: Any) -> Callable[[Callable[..., Any]], click.Command]:
         def call(**given: Any) -> Any:
             invocation = click.get_current_context().ensure_object(Invocation)
             invocation.take(given)
-            return function(invocation, **given)
+            try:
+                return function(invocation, **given)
+            except BrokenPipeError:
+                # Before click sees it, which would exit with 1: `enrichctl list | head` went well.
+                raise click.exceptions.Exit(0) from None
 
         call.__doc__ = function.__doc__
         call.__name__ = function.__name__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        made = click.command(**options)(call)
+        made: click.Command = click.command(**options)(call)
         made.params.extend(GLOBAL_OPTIONS)
         return made
 

@@ -66,7 +66,7 @@ def read_job_lines(file: BinaryIO, *, workspace_id: str) -> Iterator[JobLine | B
                 line = file.readline(SKIP_BYTES)
         elif line.strip():
             try:
-                yield JobLine(number, job_of(parse_object(line), workspace_id), len(line))
+                yield JobLine(number, job_of(parse_object(line.rstrip()), workspace_id), len(line))
             except InvalidPayload as error:
                 yield BadLine(number, error.message)
 

@@ -85,7 +85,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="enrichctl")
 @click.pass_context
-def cli(ctx: click.Context, **given: Any) -> None:
+def cli(ctx: click.Context, /, **given: Any) -> None:
     """Enrich leads, and look after the queue that does it.
 
     Every command talks straight to PostgreSQL: the one DATABASE_URL names, or one that enrichctl
@@ -98,7 +98,7 @@ cli.params.extend(GLOBAL_OPTIONS)
 
 
 def main() -> NoReturn:
-    """Run `enrichctl` and exit with 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 no database."""
+    """Run `enrichctl` and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 no database."""
     invocation = Invocation()
     try:
         code = cli.main(prog_name="enrichctl", standalone_mode=False, obj=invocation)
@@ -157,7 +157,12 @@ def error_json(error: EnrichdError) -> dict[str, Any]:
 def report_usage(error: click.ClickException, invocation: Invocation) -> int:
     """Print what was wrong with the command's words; return 2."""
     if invocation.is_json:
-        shape = {"code": "usage", "message": error.format_message(), "hint": None, "fields": []}
+        shape: dict[str, Any] = {
+            "code": "usage",
+            "message": error.format_message(),
+            "hint": None,
+            "fields": [],
+        }
         click.echo(json.dumps({"error": shape}), err=True)
     else:
         click.echo(f"error: {safe(error.format_message())}", err=True)

@@ -1,7 +1,8 @@
 """What one source says about one field, and why a field has no value.
 
-A keyless source (a company's website, RDAP, Gravatar) answers with a list of `Fact`; whatever it could not say is a
-`Missing` with a reason in snake_case. Merging many facts into one record is `domain/leads.py`.
+A keyless source (a company's website, RDAP, Gravatar) answers with a list of `Fact`; whatever it
+could not say is a `Missing` with a reason in snake_case. Merging many facts into one record is
+`domain/merging.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Fact:
     confidence: float
     """0 to 1, as the source's own rule says (JSON-LD .85, OpenGraph .6, footer link .7)."""
     source: str
-    """How it was said: `json-ld`, `microdata`, `opengraph`, `meta`, `footer`, `rdap`, `gravatar`."""
+    """How it was said: `json-ld`, `microdata`, `opengraph`, `meta`, `footer`, `rdap`, …"""
     source_url: str | None = None
     observed_at: str | None = None
     """ISO 8601, when the source says since when it holds; None if it does not."""

@@ -86,7 +86,8 @@ class NewJob:
     """A job to put on the queue; `payload` is the parsed JSON object of its type."""
 
     type: str
-    payload: Mapping[str, Any]
+    payload: Any
+    """A mapping; anything else is refused at enqueue."""
     workspace_id: str = "default"
     id: UUID | None = None
     priority: int = DEFAULT_PRIORITY

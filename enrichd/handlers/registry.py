@@ -26,10 +26,14 @@ HANDLERS: dict[str, Handler] = {}
 
 def handles(model: type[Payload]) -> Callable[[TypedHandler[Payload]], TypedHandler[Payload]]:
     """Register the decorated handler for the job type whose payload is `model`."""
-    job_type = payloads.type_of(model)
+    return handler_of(payloads.type_of(model))
+
+
+def handler_of(job_type: str) -> Callable[[TypedHandler[Payload]], TypedHandler[Payload]]:
+    """Register the decorated handler for a job type. Raises ValueError for a second one."""
 
     def register(handler: TypedHandler[Payload]) -> TypedHandler[Payload]:
-        if job_type in HANDLERS and HANDLERS[job_type] is not handler:
+        if HANDLERS.get(job_type, handler) is not handler:
             raise ValueError(f"job type {job_type!r} has a handler already")
         HANDLERS[job_type] = handler
         return handler

@@ -221,9 +221,8 @@ class JobProcessor:
                 continue
             await self._plan.refresh(self._control.database)
             room = self._room()
-            if not self._ended and not room:
-                await self._wait(self._plan.pause_s() if self._has_room() else None)
-            elif not await self._turn(room) and not self._is_over():
+            has_more = bool(self._ended or room) and await self._turn(room)
+            if not has_more and not self._is_over():
                 await self._wait(self._plan.pause_s() if self._has_room() else None)
 
     def _is_over(self) -> bool:
@@ -483,7 +482,7 @@ class JobProcessor:
                 await self._control_turn()
             except Unavailable as error:
                 log.debug("control_turn_failed", reason=error.message)
-            except Exception as error:  # noqa: BLE001 - one refused turn must not end the worker
+            except Exception as error:
                 log.error("control_turn_broke", exc_info=error)
 
     async def _control_turn(self) -> None:
@@ -513,7 +512,7 @@ class JobProcessor:
                 upkeep = await self._control.tend(worker_timeout_s=self._worker_timeout_s)
             except Unavailable as error:
                 log.debug("upkeep_failed", reason=error.message)
-            except Exception as error:  # noqa: BLE001 - around one turn of upkeep
+            except Exception as error:
                 log.error("upkeep_broke", exc_info=error)
             else:
                 if upkeep.moved:

@@ -50,7 +50,7 @@ async def run_job(job: Claimed, context: JobContext) -> Outcome:
     assert task is not None
     cancels = task.cancelling()
     try:
-        answer = await handler(payloads.parse(job.type, job.payload), context)
+        answer: object = await handler(payloads.parse(job.type, job.payload), context)
     except (ClaimLost, KeyboardInterrupt, GeneratorExit):
         raise
     except asyncio.CancelledError as error:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from enrichd.domain.jobs import Claimed
-from enrichd.domain.outcomes import Cancelled, Failed, JobError, Outcome, Retry
+from enrichd.domain.outcomes import Cancelled, Failed, JobError, Outcome
 from enrichd.domain.retries import RetryRule
 from enrichd.errors import ClaimLost
 from enrichd.handlers.context import Item
-from enrichd.logs import get_logger
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.run import message_of, run_job, timed_out
 from enrichd.queue.endings import ended_of
@@ -36,8 +35,6 @@ SHORT_RUN_S = 0.05
 RUNS_WITHOUT_A_PAUSE = 32
 # A handler that is stopped may take its time to clean up; it is told again after this long.
 STOP_AGAIN_S = 5.0
-
-log = get_logger("worker")
 
 
 @dataclass(slots=True, eq=False)
@@ -241,27 +238,13 @@ class Runners:
         except ClaimLost:
             return None
         except asyncio.CancelledError:
-            outcome = outcome_of_cancellation(run)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler ends its job only
-            log.warning("job_raised", job_id=job.id, type=job.type, exc_info=error)
-            outcome = Failed(JobError(type(error).__name__, message_of(error)))
+            if run.stopped_by is None:
+                raise
+            while run.task.cancelling():
+                run.task.uncancel()
+            outcome = run.stopped_by
         try:
             return ended_of(job, outcome, self._retry_rule, random.random())
         except Exception as error:  # noqa: BLE001 - an outcome made of nonsense ends its job only
             bad = Failed(JobError("bad_result", f"the outcome cannot be read: {message_of(error)}"))
             return ended_of(job, bad, self._retry_rule, 0.0)
-
-
-def outcome_of_cancellation(run: Run) -> Outcome:
-    """Say why a handler was cancelled; raise again when the whole task is to end."""
-    if run.stopped_by is not None:
-        while run.task.cancelling():
-            run.task.uncancel()
-        return run.stopped_by
-    if run.task.cancelling():
-        raise
-    # Nobody cancelled the run: the handler awaited something that was cancelled by others.
-    error = JobError("CancelledError", "something the handler awaited was cancelled", None, True)
-    return Retry(error)

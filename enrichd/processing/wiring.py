@@ -43,7 +43,10 @@ class Runtime:
 
             settings = self._settings
             self._providers = build_providers(
-                nameservers=[f"{ip}:{port}" for ip, port in settings.dns_servers],
+                nameservers=[
+                    f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+                    for ip, port in settings.dns_servers
+                ],
                 allowed_networks=settings.webhook_allowed_networks,
                 settings_of=settings.provider,
                 smtp_probe=probe_of(settings),

@@ -67,7 +67,7 @@ class Database:
                 try:
                     yield self._conn
                 except psycopg.errors.ReadOnlySqlTransaction:
-                    # A failover left us on the old primary: only a new connection finds the new one.
+                    # A failover left us on the old primary: a new connection finds the new one.
                     await self.reset()
                     raise
 

@@ -39,7 +39,8 @@ def job_of(row: tuple[Any, ...]) -> Job:
     """Make a job of a row of COLUMNS and three JSON texts."""
     *columns, payload, result, error = row
     columns[3] = JobStatus(columns[3])
-    return Job(*columns, payload=loads(payload), result=loads(result), error=loads(error))
+    columns += [loads(payload), loads(result), loads(error)]
+    return Job(*columns)
 
 
 FIND_BY_PREFIX: LiteralString = """
@@ -211,4 +212,4 @@ ATTEMPTS: LiteralString = """
 async def attempts(conn: Connection, *, job_id: UUID) -> list[Attempt]:
     """Return a job's attempts, oldest first, at most 1,000."""
     cursor = await conn.execute(ATTEMPTS, {"job_id": job_id})
-    return [Attempt(*row[:5], loads(row[5])) async for row in cursor]
+    return [Attempt(*[*row[:5], loads(row[5])]) async for row in cursor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from enrichd.store.database import Connection
 
@@ -71,8 +71,8 @@ async def pending(conn: Connection) -> list[Migration]:
 
 
 async def apply(conn: Connection) -> list[Migration]:
-    """Run every migration that is missing; return them. Safe to call from many processes at once."""
-    ran = []
+    """Run every migration that is missing; return them. Many processes may call it at once."""
+    ran: list[Migration] = []
     while True:
         async with conn.transaction():
             await conn.execute(LOCK, {"key": LOCK_KEY})
@@ -81,8 +81,7 @@ async def apply(conn: Connection) -> list[Migration]:
             if not missing:
                 return ran
             migration = missing[0]
-            # A file of this package, not input: the one place where SQL is not a literal. Many
-            # statements in one text cannot be prepared.
-            await conn.execute(cast(LiteralString, migration.sql), prepare=False)
+            # Many statements in one text cannot be prepared.
+            await conn.execute(migration.sql, prepare=False)
             await conn.execute(INSERT, {"version": migration.version, "name": migration.name})
         ran.append(migration)

@@ -38,6 +38,7 @@ START_WAIT_S = 60.0
 LOG_BYTES_MAX = 10_000_000
 LOG_BYTES_READ = 20_000
 LOG_LINES_SHOWN = 8
+FULL_BELOW_BYTES = 65_536
 READY = "ready to accept connections"
 PATIENCE_S = 3  # then we look ourselves why it is not ready
 
@@ -250,11 +251,12 @@ def _clear_stale(lock_file: Path) -> None:
 
 
 def _end_if_it_panics(cluster: Cluster, state: _State) -> None:
-    # On a full disk the server starts again and again by itself, without ever getting ready.
+    # On a full disk the server starts again and again by itself, without ever getting ready, and
+    # may find no room to say so in its log.
     with contextlib.suppress(FileNotFoundError), open(cluster.place / "server.log", "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES_READ))
         _, panic, rest = log.read().decode(errors="replace").rpartition("PANIC:")
-        if panic and READY not in rest:
+        if (panic and READY not in rest) or _is_disk_full(cluster.place):
             _stop_immediately(state.pid)
             raise failure("the embedded PostgreSQL did not start", panic + rest, cluster.place)
 
@@ -277,8 +279,9 @@ def _start(cluster: Cluster, settings: Mapping[str, str]) -> Path | None:
         return sockets
     if "pre-existing shared memory block" in output:
         return None  # the server was killed and its last children are just ending
-    if "did not start in time" in output:
-        return None  # it recovers, for instance
+    state = _read_state(cluster.place)
+    if state and _is_postgres(state.pid):
+        return None  # it is not ready in time; it recovers, for instance
     raise failure("the embedded PostgreSQL did not start", output, cluster.place)
 
 
@@ -349,11 +352,16 @@ def _stop_immediately(pid: int) -> None:
             return
 
 
+def _is_disk_full(place: Path) -> bool:
+    disk = os.statvfs(place.parent)
+    return disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES
+
+
 def failure(what: str, output: str, place: Path) -> Unavailable:
     """Explain a failed program by the last lines it wrote."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     shown = "\n".join(lines[-LOG_LINES_SHOWN:])
-    if "No space left on device" in output:
+    if "No space left on device" in output or _is_disk_full(place):
         return Unavailable(
             f"{what}: the disk that holds {place} is full\n{shown}",
             hint="Free some space there, or keep the data on another disk.",

@@ -274,5 +274,5 @@ def problems_of(lines: Lines) -> Iterator[FieldProblem]:
         try:
             row_of(line.job)
         except Invalid as error:
-            hint = f" {error.hint}" if error.hint else ""
+            hint = f". {error.hint}" if error.hint else ""
             yield FieldProblem(f"line {line.number}", f"{error.message}{hint}")

@@ -26,7 +26,6 @@ from enrichd.ctl.terminal import safe
 from enrichd.domain.payloads import EnrichmentType
 from enrichd.handlers.registry import load_handlers
 from enrichd.processing.wiring import Runtime
-from enrichd.processing.processor import JobProcessor
 from enrichd.store.database import Database
 
 INTERRUPTED = 130
@@ -77,17 +76,19 @@ def enrich_command(
         salt=os.urandom(8).hex() if fresh else "",
     )
     chosen = chosen_fields(fields)
-    with open_sheet(source, mapping=mapping_of(maps)) as sheet:
-        with SheetWriter(target, sheet, chosen, raw=raw) as writer:
-            progress = Bar(total_rows(source), is_shown=sys.stderr.isatty())
-            with progress:
-                began = time.monotonic()
-                work = travel(invocation, sheet, writer, wish, concurrency, progress)
-                is_whole, tally = invocation.run(lambda: work)
-                took_s = time.monotonic() - began
-            if is_whole:
-                writer.commit()
-        summary = Summary(sheet, tally, target, took_s, is_whole)
+    with (
+        open_sheet(source, mapping=mapping_of(maps)) as sheet,
+        SheetWriter(target, sheet, chosen, raw=raw) as writer,
+    ):
+        progress = Bar(total_rows(source), is_shown=sys.stderr.isatty())
+        with progress:
+            began = time.monotonic()
+            work = travel(invocation, sheet, writer, wish, concurrency, progress)
+            is_whole, tally = invocation.run(lambda: work)
+            took_s = time.monotonic() - began
+        if is_whole:
+            writer.commit()
+    summary = Summary(sheet, tally, target, took_s, is_whole)
     if writer.is_closed_by_reader:
         return 0
     summary.tell(invocation.is_json and target != "-")
@@ -102,22 +103,22 @@ async def travel(
     concurrency: int,
     progress: Bar,
 ) -> tuple[bool, Tally]:
-    """Make the trip on the database of this call; Ctrl-C stops it in order, a second one at once."""
+    """Make the trip on the database of this call; Ctrl-C stops it in order, twice at once."""
     async with (
         invocation.session(is_migrating=True) as session,
         Runtime(session.settings) as runtime,
+        runner(session, wish, concurrency, runtime) as processor,
     ):
-        async with runner(session, wish, concurrency, runtime) as processor:
-            trip = Trip(
-                sheet=sheet,
-                writer=writer,
-                wish=wish,
-                queue=session.queue,
-                processor=processor,
-                on_progress=progress.show,
-            )
-            with interruptible(trip):
-                is_whole = await trip.run()
+        trip = Trip(
+            sheet=sheet,
+            writer=writer,
+            wish=wish,
+            queue=session.queue,
+            processor=processor,
+            on_progress=progress.show,
+        )
+        with interruptible(trip):
+            is_whole = await trip.run()
     return is_whole, trip.tally
 
 

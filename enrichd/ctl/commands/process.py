@@ -33,7 +33,7 @@ def process_command(
     load_handlers(settings.plugins)
     limits = Limits(max_jobs=max_jobs, timeout_s=timeout, is_until_empty=True)
     report = invocation.run(lambda: work(invocation, limits, concurrency))
-    counts = {name: count for name, count in asdict(report).items()}
+    counts = asdict(report)
     if invocation.is_json:
         render.json_document(counts)
     elif report.claimed == 0:
