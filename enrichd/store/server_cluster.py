@@ -39,6 +39,7 @@ LOG_BYTES_MAX = 10_000_000
 LOG_BYTES_READ = 20_000
 LOG_LINES_SHOWN = 8
 FULL_BELOW_BYTES = 65_536
+STARTING = "LOG:  starting PostgreSQL"
 READY = "ready to accept connections"
 PATIENCE_S = 3  # then we look ourselves why it is not ready
 
@@ -255,10 +256,11 @@ def _end_if_it_panics(cluster: Cluster, state: _State) -> None:
     # may find no room to say so in its log.
     with contextlib.suppress(FileNotFoundError), open(cluster.place / "server.log", "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES_READ))
-        _, panic, rest = log.read().decode(errors="replace").rpartition("PANIC:")
-        if (panic and READY not in rest) or _is_disk_full(cluster.place):
+        output = log.read().decode(errors="replace")
+        since = output.rpartition(STARTING)[2].rpartition(READY)[2]
+        if since.count("PANIC:") > 1 or _is_disk_full(cluster.place):
             _stop_immediately(state.pid)
-            raise failure("the embedded PostgreSQL did not start", panic + rest, cluster.place)
+            raise failure("the embedded PostgreSQL did not start", since, cluster.place)
 
 
 def _start(cluster: Cluster, settings: Mapping[str, str]) -> Path | None:
