@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from enrichd.providers.roster import Providers
 
 # Jobs that take less than this are claimed ahead of free slots; slower ones never are.
-SHORT_RUN_S = 0.05
+SHORT_RUN_S = 0.1
 # A handler that never waits would keep the loop from reading the database's answer.
 RUNS_WITHOUT_A_PAUSE = 32
 # A handler that is stopped may take its time to clean up; it is told again after this long.
