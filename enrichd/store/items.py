@@ -60,7 +60,9 @@ RECORD: LiteralString = """
           join owned on owned.id = new.job_id and owned.attempts = new.attempt
             on conflict (job_id, item_key) do nothing
     )
-    select id::text from owned
+    select distinct owned.id::text
+      from new
+      join owned on owned.id = new.job_id and owned.attempts = new.attempt
 """
 
 

@@ -72,9 +72,10 @@ async def push_vtime(conn: Connection, vtimes: Iterable[tuple[str, int, int]]) -
     )
 
 
-# The floor is the lowest pending rank as it was at least 5 s ago: a transaction that computed a
-# rank and has not committed for that long may land below it, and the sweep ranks it anew. An empty
-# lane's floor is its vtime: nothing new can rank below that.
+# The floor is the lowest pending rank as it was at least 5 s ago, and never above what vtime was
+# then: every new or returning job ranks at vtime or later, so none can land below the floor, even
+# while a dear job alone in its lane waits at a rank far ahead. Only a transaction that read vtime
+# and has not committed for that long may; the sweep ranks it anew.
 RAISE_FLOORS: LiteralString = """
     with due as materialized (
         select provider_id, priority, vtime, floor_rank, floor_next
@@ -97,7 +98,7 @@ RAISE_FLOORS: LiteralString = """
     )
     update enrichment_lanes as lane
        set floor_rank = greatest(lane.floor_rank, least(seen.floor_next, seen.lowest)),
-           floor_next = greatest(lane.floor_next, seen.lowest),
+           floor_next = greatest(lane.floor_next, least(seen.lowest, seen.vtime)),
            floor_at = now()
       from seen
      where lane.provider_id = seen.provider_id
@@ -110,12 +111,13 @@ async def raise_floors(conn: Connection, *, age_s: float = 5.0) -> int:
     return (await conn.execute(RAISE_FLOORS, {"age_s": age_s})).rowcount
 
 
+# Ranks are given as enqueue gives them: the group's base and a running sum.
 RERANK_BELOW_FLOOR: LiteralString = """
     with low as materialized (
-        select job.id, lane.vtime, lane.floor_rank
+        select job.id, job.workspace_id, job.cost, job.fair_rank, lane.provider_id, lane.priority
           from enrichment_lanes as lane
          cross join lateral (
-               select id
+               select id, workspace_id, cost, fair_rank
                  from enrichment_jobs
                 where status = 'pending'
                   and provider_id = lane.provider_id
@@ -124,11 +126,23 @@ RERANK_BELOW_FLOOR: LiteralString = """
                 order by fair_rank, id
                 limit 100
                   for update skip locked) as job
+    ),
+    base as materialized (
+        select workspace_id, provider_id, priority,
+               enrichment_rank_base(workspace_id, provider_id, priority) as rank
+          from (select distinct workspace_id, provider_id, priority from low) as one
+    ),
+    ranked as (
+        select low.id,
+               base.rank + sum(low.cost) over (partition by workspace_id, provider_id, priority
+                                                   order by low.fair_rank, low.id) as fair_rank
+          from low
+          join base using (workspace_id, provider_id, priority)
     )
     update enrichment_jobs as job
-       set fair_rank = greatest(low.vtime, low.floor_rank) + job.cost
-      from low
-     where job.id = low.id
+       set fair_rank = ranked.fair_rank
+      from ranked
+     where job.id = ranked.id
 """
 
 
