@@ -8,8 +8,8 @@
         await asyncio.sleep(payload.seconds)
         return {"slept": payload.seconds}
 
-Name the module in `ENRICHD_PLUGINS`. A handler returns a dict, which completes the job, or one of the
-outcomes below; an exception is tried again with backoff until the retries run out.
+Name the module in `ENRICHD_PLUGINS`. A handler returns a dict, which completes the job, or one of
+the outcomes below; an exception is tried again with backoff until the retries run out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which handler runs which job type, and how plug-ins join in.
 
-A handler is an `async def handler(payload, context)` that returns an outcome or a dict (the result).
+A handler is an `async def handler(payload, context)` that returns an outcome or a dict, the result.
 It is found by the job's type; its payload model is found the same way in `domain/payloads.py`.
 """
 

@@ -17,9 +17,10 @@ from enrichd.processing.pauses import backoff
 from enrichd.store import items
 from enrichd.store.database import RACES, Database, storing
 from enrichd.store.items import NewItem
-from enrichd.store.json_text import dumps
+from enrichd.store.json_text import dumps, storable
 
 FLUSH_ROWS_MAX = 200
+PROGRESS_MAX = 2**31 - 1
 
 
 class ItemWriter:
@@ -47,7 +48,7 @@ class ItemWriter:
         item = NewItem(
             job_id=job_id,
             attempt=attempt,
-            item_key=key.replace("\0", ""),
+            item_key=storable(key),
             status=status,
             result=None if result is None else dumps(result),
             error=None if error is None else dumps(error),
@@ -104,8 +105,12 @@ class ItemWriter:
         }
 
     def report(self, job_id: str, attempt: int, done: int, total: int) -> None:
-        """Note how far a run is; the next `write_progress` writes the last one noted."""
-        self._progress[job_id] = (attempt, done, total)
+        """Note how far a run is; the next `write_progress` writes the last one noted.
+
+        A fraction is rounded down and a number past the column's range is cut to it: many runs'
+        progress is written in one statement, and one value must not spoil it.
+        """
+        self._progress[job_id] = (attempt, in_range(done), in_range(total))
 
     async def write_progress(self) -> None:
         """Write what was noted since the last call."""
@@ -115,6 +120,15 @@ class ItemWriter:
         rows = [(job_id, *progress) for job_id, progress in noted.items()]
         async with self._database.connection() as conn:
             await items.progress(conn, worker_id=self.worker_id, rows=rows)
+
+
+def in_range(count: float) -> int:
+    """Return a count as the table takes it. Raises TypeError or ValueError for what is none."""
+    if not isinstance(count, (int, float)):
+        raise TypeError(f"progress is {type(count).__name__}, not a number")
+    if count != count:
+        raise ValueError("progress is not a number")
+    return int(min(max(count, 0), PROGRESS_MAX))
 
 
 def settle(written: asyncio.Future[None], error: Exception | None) -> None:

@@ -81,10 +81,9 @@ def completed(job: Claimed, result: object) -> Ended:
         text = dumps(result)
     except (TypeError, ValueError, RecursionError) as error:
         return unstorable(job, f"the result is not JSON: {error}")
-    if len(text) > RESULT_BYTES_MAX:
-        return unstorable(
-            job, f"the result has {len(text):,} bytes; {RESULT_BYTES_MAX:,} is the limit"
-        )
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > RESULT_BYTES_MAX:
+        return unstorable(job, f"the result has {size:,} bytes; {RESULT_BYTES_MAX:,} is the limit")
     return Ended(job.id, job.attempt, "completed", "completed", result=text)
 
 
