@@ -22,6 +22,9 @@ from enrichd.processing.pauses import backoff
 from enrichd.store import workers
 from enrichd.store.database import Database
 
+# After a missed heartbeat the next try comes soon: what is left of the timeout is short.
+MISSED_PAUSE_S = 0.5
+
 log = get_logger("worker")
 
 
@@ -72,11 +75,14 @@ class Pulse:
             async with asyncio.timeout(self._timeout_s / 3), self._database.connection() as conn:
                 await workers.delete(conn, worker_id=self._vitals().worker_id)
 
-    async def beat(self) -> bool:
+    async def beat(self, within_s: float | None = None) -> bool:
         """Send one heartbeat; False when the worker was declared dead. Raises Unavailable."""
         vitals = self._vitals()
         try:
-            async with asyncio.timeout(self._timeout_s / 3), self._database.connection() as conn:
+            async with (
+                asyncio.timeout(within_s or self._timeout_s / 3),
+                self._database.connection() as conn,
+            ):
                 return await workers.beat(
                     conn,
                     worker_id=vitals.worker_id,
@@ -102,20 +108,25 @@ class Pulse:
         """
         clock = asyncio.get_running_loop().time
         last = clock()
+        pause_s = self._interval_s
         while True:
-            await asyncio.sleep(self._interval_s * random.uniform(0.9, 1.1))
+            left_s = last + self._timeout_s * 2 / 3 - clock()
+            await asyncio.sleep(min(pause_s * random.uniform(0.9, 1.1), max(left_s, 0.0)))
+            left_s = last + self._timeout_s * 2 / 3 - clock()
+            pause_s = self._interval_s
             try:
-                is_alive = await self.beat()
+                is_alive = await self.beat(within_s=max(left_s, 0.05))
             except Unavailable as error:
                 log.warning("heartbeat_missed", reason=error.message)
-                if clock() - last > self._timeout_s * 2 / 3:
-                    await on_silence("no heartbeat reached the database")
-                    last = clock()
-                continue
-            if not is_alive:
-                await on_silence("this worker was declared dead")
+                pause_s = min(self._interval_s, MISSED_PAUSE_S)
+                if clock() - last < self._timeout_s * 2 / 3:
+                    continue
+                await on_silence("no heartbeat reached the database")
             else:
-                await on_beat()
+                if is_alive:
+                    await on_beat()
+                else:
+                    await on_silence("this worker was declared dead")
             last = clock()
 
     async def is_still_alive(self) -> bool:

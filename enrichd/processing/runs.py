@@ -195,7 +195,8 @@ class Runners:
             run.stop(why, now)
 
     async def abandon(self) -> None:
-        """Cancel what is left, at the very end."""
+        """Cancel what is left, at the very end, and start nothing more."""
+        self.is_held = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
