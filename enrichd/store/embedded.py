@@ -26,7 +26,7 @@ from typing import Self
 from urllib.parse import quote
 
 from enrichd.errors import Unavailable
-from enrichd.store import server_cluster
+from enrichd.store import server_cluster, server_process
 from enrichd.store.server_account import (
     OWN_SERVER,
     account_for,
@@ -35,7 +35,8 @@ from enrichd.store.server_account import (
     place_for,
 )
 from enrichd.store.server_binaries import find_binaries, readable_binaries
-from enrichd.store.server_cluster import DATABASE, PORT, Cluster
+from enrichd.store.server_cluster import DATABASE, Cluster
+from enrichd.store.server_process import PORT
 
 if sys.platform != "win32":
     import fcntl
@@ -148,9 +149,9 @@ def _start(
     users = server_cluster.open_in(cluster, "users.lock", os.O_RDWR)
     try:
         _lock(users, fcntl.LOCK_SH, wait_s=LOCK_WAIT_S)
-        if not server_cluster.is_running(cluster):
+        if not server_process.is_running(cluster):
             _leave_caretaker(cluster)
-        sockets = server_cluster.ensure_running(cluster, settings)
+        sockets = server_process.ensure_running(cluster, settings)
     except BaseException:
         os.close(users)
         with contextlib.suppress(Unavailable):
@@ -169,7 +170,7 @@ def _leave_caretaker(cluster: Cluster) -> None:
     users = server_cluster.open_in(cluster, "users.lock", os.O_RDWR)
     with contextlib.suppress(PermissionError):  # no caretaker where Python itself cannot be run
         subprocess.run(
-            [*command, *server_cluster.stop_command(cluster)],
+            [*command, *server_process.stop_command(cluster)],
             stdin=users,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -190,7 +191,7 @@ def _stop_if_unused(cluster: Cluster) -> bool:
     try:
         if not _is_last(users):
             return False
-        server_cluster.stop(cluster, lock=users)
+        server_process.stop(cluster, lock=users)
     finally:
         os.close(users)
     return True
