@@ -59,7 +59,7 @@ def enqueue_job(
         type=type,
         payload=payload,
         workspace_id=workspace_id,
-        id=UUID(id) if isinstance(id, str) else id,
+        id=uuid_of(id) if isinstance(id, str) else id,
         priority=priority,
         provider_id=provider_id,
         max_retries=max_retries,
@@ -79,6 +79,14 @@ def enqueue_job(
         return (await queue.enqueue(new)).id
 
     return run_or_await(with_queue(database_url, alone))
+
+
+def uuid_of(text: str) -> Any:
+    """Return a UUID, or what was given if it is none: intake refuses that beside all else."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return text
 
 
 async def enqueue_on(conn: AsyncConnection[Any], new: NewJob) -> UUID:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
@@ -27,6 +29,7 @@ from enrichd.store.jobs import Row
 from enrichd.store.json_text import is_encodable
 
 NUL = b"\\u0000"
+NULL = b"null"
 YEARS = range(2000, 10_000)
 
 
@@ -37,7 +40,8 @@ def row_of(new: NewJob) -> Row:
         shown = "; ".join(map(str, problems[:5]))
         raise InvalidPayload(f"the job cannot be enqueued: {shown}", fields=problems)
     payload = payload_text(new.payload)
-    model = payloads.parse(new.type, new.payload)
+    # The text, because that is what the worker will read: an infinite float is null in it.
+    model = payloads.parse(new.type, payload)
     return Row(
         id=new.id or uuid7(),
         workspace_id=new.workspace_id,
@@ -67,8 +71,13 @@ def problems_of(new: NewJob) -> list[FieldProblem]:
     def wrong(field: str, problem: str) -> None:
         problems.append(FieldProblem(field, problem))
 
-    if type(new.payload) is not dict and not isinstance(new.payload, Mapping):
-        wrong("payload", f"must be a JSON object, not {json_kind(new.payload)}")
+    for field, value, kinds, wanted in (
+        ("type", new.type, str, "text"),
+        ("id", new.id, (UUID, NoneType), "a UUID"),
+        ("payload", new.payload, (dict, Mapping), "a JSON object"),
+    ):
+        if not isinstance(value, kinds):
+            wrong(field, f"must be {wanted}, not {json_kind(value)}")
     if type(new.priority) is not int or new.priority not in PRIORITIES:
         wrong("priority", f"is {new.priority!r}; it must be 1 (highest) to 5 (lowest)")
     if type(new.max_retries) is not int or not 0 <= new.max_retries <= MAX_RETRIES_LIMIT:
@@ -83,21 +92,20 @@ def problems_of(new: NewJob) -> list[FieldProblem]:
         wrong("idempotencyKey", text_problem)
     if new.delay_s is not None and new.scheduled_at is not None:
         wrong("delay", "give a delay or a time, not both")
-    if new.delay_s is not None and not (
-        math.isfinite(new.delay_s) and 0 <= new.delay_s <= DELAY_S_MAX
-    ):
-        wrong("delay", f"is {new.delay_s} s; it must be 0 to {DELAY_S_MAX} s (366 days)")
-    if new.scheduled_at is not None:
-        problem = time_problem_of(new.scheduled_at)
-        if problem:
-            wrong("scheduledAt", problem)
+    if new.delay_s is not None and (problem := delay_problem_of(new.delay_s)):
+        wrong("delay", problem)
+    if new.scheduled_at is not None and (problem := time_problem_of(new.scheduled_at)):
+        wrong("scheduledAt", problem)
+    if new.webhook_url is not None and (problem := url_problem_of(new.webhook_url)):
+        wrong("webhookUrl", problem)
+    if isinstance(new.tags, str) or not isinstance(new.tags, Sequence):
+        wrong("tags", f"must be an array of texts, not {json_kind(new.tags)}")
+        return problems
     if len(new.tags) > TAGS_MAX:
         wrong("tags", f"has {len(new.tags)} entries; {TAGS_MAX} is the limit")
     for place, tag in enumerate(new.tags):
-        if text_problem := text_problem_of(tag, 100):
-            wrong(f"tags.{place}", text_problem)
-    if new.webhook_url is not None and (problem := url_problem_of(new.webhook_url)):
-        wrong("webhookUrl", problem)
+        if problem := text_problem_of(tag, 100):
+            wrong(f"tags.{place}", problem)
     return problems
 
 
@@ -112,8 +120,20 @@ def text_problem_of(text: object, length_max: int) -> str | None:
     return None
 
 
-def time_problem_of(moment: datetime) -> str | None:
+def delay_problem_of(delay_s: object) -> str | None:
+    """Say what is wrong with a delay, or None."""
+    if type(delay_s) not in (int, float):
+        return f"must be a number of seconds, not {json_kind(delay_s)}"
+    assert isinstance(delay_s, (int, float))
+    if not 0 <= delay_s <= DELAY_S_MAX:
+        return f"is {delay_s:g} s; it must be 0 to {DELAY_S_MAX} s (366 days)"
+    return None
+
+
+def time_problem_of(moment: object) -> str | None:
     """Say what is wrong with a due time, or None."""
+    if not isinstance(moment, datetime):
+        return f"must be a date and time, not {json_kind(moment)}"
     if moment.tzinfo is None:
         return f"is {moment.isoformat()}; it needs a time zone, such as {moment.isoformat()}Z"
     if moment.year not in YEARS:
@@ -126,6 +146,8 @@ def url_problem_of(url: str) -> str | None:
     problem = text_problem_of(url, 2048)
     if problem:
         return problem
+    if any(char.isspace() or not char.isprintable() for char in url):
+        return "must not hold spaces or control characters"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -150,8 +172,12 @@ def payload_text(payload: Mapping[str, Any]) -> str:
         data = orjson.dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:
         raise unstorable(str(error)) from None
-    if NUL in data and holds_nul(payload):
+    if NUL in data and holds(payload, lambda part: isinstance(part, str) and "\0" in part):
         raise unstorable("it holds a NUL character (\\u0000), which PostgreSQL cannot store")
+    if NULL in data and holds(
+        payload, lambda part: isinstance(part, float) and not math.isfinite(part)
+    ):
+        raise unstorable("it holds NaN or an infinite number, which JSON does not know")
     if len(data) > PAYLOAD_BYTES_MAX:
         raise InvalidPayload(
             f"the payload has {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} is the limit",
@@ -168,14 +194,12 @@ def unstorable(reason: str) -> InvalidPayload:
     )
 
 
-def holds_nul(value: object) -> bool:
-    """Say whether any text in a JSON value holds NUL (the text `\\\\u0000` itself is harmless)."""
+def holds(value: object, is_wanted: Callable[[object], bool]) -> bool:
+    """Say whether a JSON value is or has a part that is wanted, keys included."""
     match value:
-        case str():
-            return "\0" in value
         case Mapping():
-            return any(holds_nul(key) or holds_nul(part) for key, part in value.items())
+            return any(is_wanted(key) or holds(part, is_wanted) for key, part in value.items())
         case list() | tuple():
-            return any(map(holds_nul, value))
+            return any(holds(part, is_wanted) for part in value)
         case _:
-            return False
+            return is_wanted(value)
