@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ import orjson
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
@@ -22,8 +24,10 @@ from enrichd.ctl.main import main
 
 EMAILS = '{"emails": ["ada@example.com"]}'
 
-# What a hostile provider may say: clipboard, screen, title and link sequences, C1, bidi, zero width.
-ESCAPES = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;t\x07\x1b]8;;http://e\x1b\\\x9b2J\u202egpj\u2066\u200b\r"
+# What a hostile provider may say: clipboard, screen, title, link, C1, bidi, zero width.
+ESCAPES = (
+    "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;t\x07\x1b]8;;http://e\x1b\\\x9b2J\u202egpj\u2066\u200b\r"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def process(clean_settings: Path, database_url: str) -> Callable[..., subprocess
     env = {**os.environ, "DATABASE_URL": database_url, "PYTHONWARNINGS": "error"}
 
     def start(*words: str, **options: Any) -> subprocess.Popen[bytes]:
-        pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-c", "from enrichd.ctl.main import main; main()", *words]
         return subprocess.Popen(command, env=env, **{**pipes, **options})
 
@@ -111,7 +115,7 @@ def db(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def a_job(db: psycopg.Connection) -> Callable[..., UUID]:
-    """Give `a_job(status, …columns)`: a job in any state, by its id."""
+    """Give `a_job(status, …columns)`: a job in any state, by its id; a timedelta is so long ago."""
 
     def make(status: str = "pending", **columns: Any) -> UUID:
         row: dict[str, Any] = {
@@ -128,10 +132,10 @@ def a_job(db: psycopg.Connection) -> Callable[..., UUID]:
             row["completed_at"] = "now"
         row |= columns
         values = [Jsonb(v) if isinstance(v, dict) else v for v in row.values()]
+        places = [sql.SQL("now() - %s" if isinstance(v, timedelta) else "%s") for v in values]
         db.execute(
-            psycopg.sql.SQL("insert into enrichment_jobs ({}) values ({})").format(
-                psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, row)),
-                psycopg.sql.SQL(", ").join([psycopg.sql.Placeholder()] * len(row)),
+            sql.SQL("insert into enrichment_jobs ({}) values ({})").format(
+                sql.SQL(", ").join(map(sql.Identifier, row)), sql.SQL(", ").join(places)
             ),
             values,
         )

@@ -68,9 +68,10 @@ def test_json_lines_have_the_shape_of_the_api_without_what_was_not_read(enrichct
 def test_an_empty_list_says_so_to_people_only(enrichctl):
     assert enrichctl("list").stdout == "There are no jobs in workspace default.\n"
     assert enrichctl("list", "--json").stdout == ""
-    assert "Did you mean --type email_validation?" in enrichctl(
-        "list", "--type", "email_validaton"
-    ).stdout
+    assert (
+        "Did you mean --type email_validation?"
+        in enrichctl("list", "--type", "email_validaton").stdout
+    )
 
 
 @pytest.mark.parametrize(
