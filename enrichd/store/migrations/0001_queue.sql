@@ -243,6 +243,11 @@ begin
     if length(webhook_url) > 2048 then
         raise exception 'webhook_url may have 2048 characters' using errcode = 'invalid_parameter_value';
     end if;
+    -- Readers cannot hold every moment that PostgreSQL can, infinity among them.
+    if due not between '2000-01-01 00:00+00' and '9999-12-31 00:00+00' then
+        raise exception 'scheduled_at is %; it must be between the years 2000 and 9999', due
+            using errcode = 'invalid_parameter_value';
+    end if;
     if octet_length(payload::text) > 1048576 then
         raise exception 'the payload has % bytes; 1048576 is the limit', octet_length(payload::text)
             using errcode = 'program_limit_exceeded';
@@ -252,6 +257,7 @@ begin
         leads := greatest(
             case when jsonb_typeof(payload -> 'leadIds') = 'array' then jsonb_array_length(payload -> 'leadIds') end,
             case when jsonb_typeof(payload -> 'leads') = 'array' then jsonb_array_length(payload -> 'leads') end,
+            case when jsonb_typeof(payload -> 'emails') = 'array' then jsonb_array_length(payload -> 'emails') / 10 end,
             1);
     end if;
 
