@@ -54,6 +54,7 @@ def test_every_command_has_a_sentence_and_an_example(name):
 
     assert command is not None
     assert command.get_short_help_str(100).endswith(".")
+    assert not command.get_short_help_str(100).endswith("...")
     assert "Example" in (command.epilog or "")
 
 

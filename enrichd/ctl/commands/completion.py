@@ -13,15 +13,14 @@ SHELLS = ("bash", "zsh", "fish")
 
 @command(
     name="completion",
-    epilog="Example: enrichctl completion bash"
-    " > ~/.local/share/bash-completion/completions/enrichctl",
+    epilog="Example: source <(enrichctl completion bash)",
 )
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion_command(invocation: Invocation, shell: str) -> None:
     """Print the completion script of a shell.
 
-    Commands, options, job types and states complete. Put the output where your shell looks for it,
-    or load it at once: source <(enrichctl completion bash).
+    Commands, options, job types and states complete. Load the script at once, or put it where
+    your shell looks for it; docs/command-line.md says where.
     """
     made = get_completion_class(shell)
     assert made is not None

@@ -8,10 +8,10 @@ from enrichd.ctl.invocation import Invocation, command
 
 @command(name="config", epilog="Example: enrichctl config --json")
 def config_command(invocation: Invocation) -> None:
-    """Show the settings in force and where each was set; secrets are masked.
+    """Show the settings in force and where each was set.
 
-    What was changed stands first. No database is needed. docs/configuration.md says what each
-    setting means.
+    What was changed stands first; secrets are masked. No database is needed.
+    docs/configuration.md says what each setting means.
     """
     settings = invocation.settings
     rows = sorted(settings.in_force(), key=lambda row: row.is_default)

@@ -41,8 +41,10 @@ class EnqueueRaced(EnrichdError):
 
 @command(
     name="enqueue",
-    epilog="""Examples: enrichctl enqueue email_validation --payload '{"emails": ["a@b.co"]}' or,
-    for many, enrichctl enqueue --from jobs.jsonl""",
+    epilog="""\b
+    Examples:
+      enrichctl enqueue email_validation --payload '{"emails": ["ada@example.com"]}'
+      enrichctl enqueue --from jobs.jsonl""",
 )
 @click.argument("job_type", metavar="[TYPE]", required=False, type=JOB_TYPE)
 @click.option("--payload", metavar="JSON|@FILE|-", help="The payload; - reads standard input.")

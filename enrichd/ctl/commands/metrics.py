@@ -37,9 +37,9 @@ class Figures:
 
 @command(name="metrics", epilog="Example: enrichctl metrics --json")
 def metrics_command(invocation: Invocation) -> None:
-    """Show how many jobs there are by type and state, the pace of the last hour, the workers.
+    """Show job counts, the pace of the last hour, the workers.
 
-    Jobs are those of the workspace; workers run the jobs of all workspaces.
+    Jobs are those of the workspace, by type and state; workers run the jobs of all workspaces.
     """
     figures = invocation.run(lambda: read_figures(invocation))
     if invocation.is_json:

@@ -43,10 +43,11 @@ def prune_command(
     dry_run: bool,
     is_sure: bool,
 ) -> int:
-    """Delete jobs that ended long ago, with their results, attempts and leads.
+    """Delete jobs that ended long ago.
 
-    It works in small batches beside the workers and may be interrupted and run again. What is
-    deleted is gone, and idempotency keys of deleted jobs may be used again.
+    Their results, attempts and leads go with them. It works in small batches beside the workers
+    and may be interrupted and run again. What is deleted is gone, and idempotency keys of deleted
+    jobs may be used again.
     """
     if age_s < AGE_S_MIN:
         raise click.UsageError(

@@ -41,7 +41,7 @@ class View:
 @click.option("--attempts", "with_attempts", is_flag=True, help="Show every attempt.")
 @click.option("--items", "with_items", is_flag=True, help="Show every finished lead of a batch.")
 def show_command(invocation: Invocation, job: str, with_attempts: bool, with_items: bool) -> None:
-    """Show everything about one job: state, times, payload, result, error.
+    """Show everything about one job.
 
     A long payload or result is cut on a terminal, not in a pipe. With --json it is one document
     with the attempts in `attemptLog`, and with --items the leads in `items`.
