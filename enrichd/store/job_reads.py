@@ -71,14 +71,15 @@ async def find_by_prefix(
 
 
 # Newest first by the index `list` and a keyset (ids grow with time), so a page costs the same at
-# any depth. A filter that is null lets everything through.
+# any depth; `is null or id <` would be no bound of the index in a generic plan. Another filter that
+# is null lets everything through.
 LIST: LiteralString = (
     COLUMNS
     + NO_BODIES
     + """
       from enrichment_jobs
      where workspace_id = %(workspace_id)s
-       and (%(before)s::uuid is null or id < %(before)s)
+       and id < coalesce(%(before)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
        and (%(statuses)s::text[] is null or status = any(%(statuses)s))
        and (%(type)s::text is null or type = %(type)s)
        and (%(provider_id)s::text is null or provider_id = %(provider_id)s)

@@ -307,7 +307,7 @@ def copy_text(text: str) -> str:
 # the policy; the lazy outer LIMIT stops locking at `room`, which is why no ORDER BY may stand
 # there. The cost does not grow with the backlog, a left-out lane's backlog, history, or (by the
 # floor) dead entries under an old snapshot. MATERIALIZED keeps the planner from updating more rows
-# than were picked.
+# than were picked, and the array from joining them with the whole table: it cannot know `room`.
 TURN: LiteralString = """
     with ended as materialized (
         select *, 'processing' as was from unnest(
@@ -372,8 +372,7 @@ TURN: LiteralString = """
         update enrichment_jobs as job
            set status = 'processing', attempts = job.attempts + 1, worker_id = %(worker_id)s,
                started_at = now(), updated_at = now()
-          from picked
-         where job.id = picked.id
+         where job.id = any(array(select id from picked))
         returning job.id, job.attempts, job.max_retries, job.type, job.workspace_id,
                   job.provider_id, job.priority, job.fair_rank, job.payload::text as payload
     )

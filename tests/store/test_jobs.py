@@ -332,6 +332,54 @@ async def test_eight_workers_at_once_never_get_the_same_job(conn, database_url):
     assert len(taken) == len(set(taken)) == 200
 
 
+async def test_a_job_that_changed_between_the_look_and_the_lock_is_claimed_as_it_is_now(
+    conn, database_url, eventually
+):
+    """The claim is held at its look by an advisory lock that stands in for a slow machine."""
+    worker = await a_worker(conn)
+    job, gone = await a_job(conn), await a_job(conn)
+    await conn.execute(
+        """
+        create function held_up() returns boolean language plpgsql volatile cost 1 as $$
+        begin perform pg_advisory_xact_lock(7); return true; end $$
+        """
+    )
+    slow = jobs.TURN.replace("where status = 'pending'", "where held_up() and status = 'pending'")
+    assert slow != jobs.TURN
+    nothing = ("ids", "attempts", "statuses", "outcomes", "results", "errors", "delays", "refunds")
+    values = {
+        **dict.fromkeys(nothing, "{}"),
+        "worker_id": worker.id,
+        "priorities": "{3}",
+        "lanes": "{-}",
+        "quotas": "{5}",
+        "floors": "{0}",
+        "room": 5,
+    }
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
+
+        async def claim_slowly() -> list[str]:
+            return [row[0] for row in await (await other.execute(slow, values)).fetchall()]
+
+        async def is_held_up() -> object:
+            cursor = await conn.execute(
+                "select 1 from pg_locks where locktype = 'advisory' and not granted"
+            )
+            return await cursor.fetchone()
+
+        async with asyncio.TaskGroup() as group, conn.transaction():
+            await conn.execute("select pg_advisory_xact_lock(7)")
+            task = group.create_task(claim_slowly())
+            await eventually(is_held_up)
+            await conn.execute("update enrichment_jobs set fair_rank = 9 where id = %s", [job.id])
+            await job_moves.cancel(conn, workspace_id="default", ids=[gone.id])
+
+    assert task.result() == [str(job.id)]
+    after = await columns_of(conn, job.id)
+    assert (after["status"], after["attempts"], after["fair_rank"]) == ("processing", 1, 9)
+    assert await state_of(conn, gone.id) == "cancelled"
+
+
 async def test_one_unreadable_payload_does_not_hide_the_others(conn):
     worker = await a_worker(conn)
     too_deep_for_python = '{"d":' * 3000 + "1" + "}" * 3000
