@@ -24,6 +24,7 @@ class Plan:
         self._read_at = float("-inf")
         self._look_at = float("-inf")
         self._turn = 0
+        self._has_hint = False
 
     @property
     def is_known_empty(self) -> bool:
@@ -33,6 +34,7 @@ class Plan:
     def forget_empty(self) -> None:
         """Look again at once, with fresh lanes."""
         self._look_at = self._read_at = float("-inf")
+        self._has_hint = True
 
     def pause_s(self) -> float:
         """Return the seconds until it is worth looking again."""
@@ -40,14 +42,18 @@ class Plan:
 
     def note(self, room: int, claimed: int, *, next_look_s: float) -> None:
         """Note what a claim brought: less than the room means that every lane is empty now."""
-        if claimed < room:
-            jitter = random.uniform(0.75, 1.25)
+        if claimed < room and self._read_at > float("-inf"):
+            jitter = random.uniform(1.0, 1.75)
             self._look_at = asyncio.get_running_loop().time() + next_look_s * jitter
 
-    async def refresh(self, database: Database) -> None:
-        """Read the lanes again if they are older than a second."""
+    async def refresh(self, database: Database, *, next_look_s: float) -> None:
+        """Read the lanes again if they are older than a second; an idle poll is only this."""
         now = asyncio.get_running_loop().time()
         if now - self._read_at < REFRESH_S or self.is_known_empty:
+            return
+        if self._has_hint and self._lanes:
+            # Somebody says that there are jobs: first the claim, on the lanes as they were known.
+            self._has_hint = False
             return
         try:
             async with database.connection() as conn:
@@ -57,6 +63,8 @@ class Plan:
         wanted = self._only_lanes
         self._lanes = [lane for lane in found if wanted is None or lane.provider_id in wanted]
         self._read_at = now
+        if not any(lane.has_ready for lane in self._lanes):
+            self.note(1, 0, next_look_s=next_look_s)
 
     def lines(self, room: int) -> list[Lane]:
         """Return a claim's plan: strict priority, and inside it the lanes in turn."""

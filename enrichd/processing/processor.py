@@ -41,6 +41,7 @@ PREFETCH_AGE_S = 1.0
 CLOCK_S = 0.25
 CONTROL_S = 1.0
 TEND_S = 0.5
+FLOORS_S = 5.0
 # Room to record and release after the grace, also while PostgreSQL comes back.
 DRAIN_EXTRA_S = 10.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
@@ -77,6 +78,11 @@ class Report:
     released: int = 0
     lost: int = 0
 
+    @property
+    def ended(self) -> int:
+        """Return how many runs came to an end of their own."""
+        return self.completed + self.failed + self.retried + self.snoozed + self.cancelled
+
     def count(self, ended: Ended) -> None:
         """Count one recorded run by its end."""
         match ended.outcome:
@@ -92,6 +98,10 @@ class Report:
                 self.cancelled += 1
             case _:
                 self.released += 1
+
+
+def ignore(_: object) -> None:
+    """Do nothing with what is said."""
 
 
 def no_providers() -> Providers:
@@ -117,6 +127,8 @@ class JobProcessor:
         open_providers: Callable[[], Providers] = no_providers,
         is_tending: bool = True,
         only_lanes: frozenset[str] | None = None,
+        on_identity: Callable[[UUID], None] = ignore,
+        on_idle: Callable[[bool], None] = ignore,
     ) -> None:
         self.worker_id: UUID = uuid7()
         self.report = Report()
@@ -145,6 +157,9 @@ class JobProcessor:
         self._worker_timeout_s = worker_timeout_s
         self._grace_s = grace_s
         self._is_tending = is_tending
+        self._on_identity = on_identity
+        self._on_idle = on_idle
+        self._is_idle = False
         self._limits = Limits()
         self._started = 0.0
 
@@ -179,6 +194,11 @@ class JobProcessor:
         """Claim no more, give back what has not begun, let the rest end within the grace."""
         self._is_stopping = True
         self._woken.set()
+
+    def stop_now(self) -> None:
+        """Stop without a grace: what runs is given back at once."""
+        self._grace_s = 0.0
+        self.stop()
 
     def wake(self) -> None:
         """Look for jobs now: somebody says there are some."""
@@ -219,7 +239,7 @@ class JobProcessor:
             if self._is_fenced:
                 await self._wait(CLOCK_S)
                 continue
-            await self._plan.refresh(self._control.database)
+            await self._plan.refresh(self._control.database, next_look_s=self._poll_interval_s)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
             if not has_more and not self._is_over():
@@ -245,7 +265,7 @@ class JobProcessor:
         if self._plan.is_known_empty and not is_last_look:
             return 0
         wanted = self._concurrency + self._prefetch - self._runners.held
-        if self._prefetch:
+        if self._prefetch > self._concurrency:
             # By halves: one half is run while the turn for the other is on its way.
             wanted = min(wanted, (self._concurrency + self._prefetch + 1) // 2)
         if self._limits.max_jobs is not None:
@@ -301,7 +321,14 @@ class JobProcessor:
             else:
                 self.report.count(ended)
 
+    def _say_idle(self, is_idle: bool) -> None:
+        if is_idle != self._is_idle:
+            self._is_idle = is_idle
+            self._on_idle(is_idle)
+
     def _take_in(self, claimed: list[Claimed]) -> None:
+        if claimed:
+            self._say_idle(False)
         self.report.claimed += len(claimed)
         for job in claimed:
             lane = (job.provider_id, job.priority)
@@ -336,6 +363,7 @@ class JobProcessor:
         self._woken.clear()
         if self._ended or self._is_stopping:
             return
+        self._say_idle(not self._runners.held)
         longest_s = self._time_left_s()
         if pause_s is not None:
             longest_s = min(longest_s, pause_s)
@@ -357,19 +385,23 @@ class JobProcessor:
         """
         self._give_back(self._runners.empty_buffer())
         loop = asyncio.get_running_loop()
-        grace_s = self._grace_s if self._is_stopping else 0.0
-        deadline = loop.time() + grace_s
+        began = loop.time()
         try:
-            async with asyncio.timeout(grace_s + DRAIN_EXTRA_S):
+            async with asyncio.timeout(self._grace_left_s(began) + DRAIN_EXTRA_S):
                 while self._runners.held or self._ended:
                     if self._ended:
                         await self._turn(room=0)
                         continue
-                    if loop.time() >= deadline:
+                    left_s = self._grace_left_s(began)
+                    if left_s <= 0:
                         self._runners.stop_all(Released())
-                    await self._wait_for_end(max(deadline, loop.time() + CLOCK_S))
+                    await self._wait_for_end(loop.time() + min(max(left_s, CLOCK_S), CONTROL_S))
         except TimeoutError:
             log.error("jobs_left_behind", running=self._runners.held, unrecorded=len(self._ended))
+
+    def _grace_left_s(self, began: float) -> float:
+        grace_s = self._grace_s if self._is_stopping else 0.0
+        return began + grace_s - asyncio.get_running_loop().time()
 
     async def _wait_for_end(self, until: float) -> None:
         self._woken.clear()
@@ -389,6 +421,7 @@ class JobProcessor:
                 log.warning("database_away", reason=error.message)
                 await self._wait(next(pauses_s))
             else:
+                self._on_identity(self.worker_id)
                 return True
         return False
 
@@ -507,8 +540,13 @@ class JobProcessor:
 
     async def _tend(self) -> None:
         """Keep the queue moving; wake the claim when jobs became ready."""
+        clock = asyncio.get_running_loop().time
+        floors_at = clock() + FLOORS_S
         while True:
             try:
+                if clock() >= floors_at:
+                    floors_at = clock() + FLOORS_S
+                    await self._control.raise_floors()
                 upkeep = await self._control.tend(worker_timeout_s=self._worker_timeout_s)
             except Unavailable as error:
                 log.debug("upkeep_failed", reason=error.message)

@@ -5,6 +5,7 @@ It checks, opens the transaction and calls the store; reads go to the store dire
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,11 +19,13 @@ from enrichd.queue.intake import row_of
 from enrichd.store import job_moves, job_reads, jobs, lanes, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
 from enrichd.store.jobs import Ended, Lane, Row
+from enrichd.store.listen import notify
 from enrichd.store.json_text import dumps
 
 Answer = TypeVar("Answer")
 
 ENQUEUE_BATCH = 5_000
+HINT_EVERY_S = 0.02
 
 log = get_logger("queue")
 
@@ -56,6 +59,7 @@ class JobQueueManager:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._hinted = float("-inf")
 
     async def enqueue(self, new: NewJob, *, conn: Connection | None = None) -> Enqueued:
         """Put one job on the queue; inside the caller's transaction when given a connection.
@@ -65,7 +69,13 @@ class JobQueueManager:
         row = row_of(new)
         if conn is not None:
             return await storing(lambda: jobs.enqueue(conn, row))
-        return await self._alone(lambda own: jobs.enqueue(own, row))
+
+        async def and_hint(own: Connection) -> Enqueued:
+            done = await jobs.enqueue(own, row)
+            await self._hint(own, 1)
+            return done
+
+        return await self._alone(and_hint)
 
     async def enqueue_many(
         self, new: Sequence[NewJob], *, conn: Connection | None = None
@@ -89,7 +99,9 @@ class JobQueueManager:
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
-                return await insert_all(own, new, is_fresh=is_fresh)
+                done = await insert_all(own, new, is_fresh=is_fresh)
+            await self._hint(own, len(new))
+            return done
 
         return await self._alone(in_transaction)
 
@@ -166,15 +178,30 @@ class JobQueueManager:
         """Do one bounded turn of what keeps the queue moving; any process may, any number at once.
 
         Promotes due jobs, expires parked ones, declares silent workers dead and takes their jobs
-        away, and lifts the rank floors.
+        away. When there is nothing of that to do it is a single look.
         """
+        seen = await self._alone(
+            lambda conn: lanes.look(conn, room=1, worker_timeout_s=worker_timeout_s)
+        )
+        if not seen.has_upkeep:
+            return Upkeep()
         promoted = await self._alone(job_moves.promote_due)
         expired = await self._alone(job_moves.expire_waiting)
         await self._alone(lambda conn: workers.mark_dead(conn, timeout_s=worker_timeout_s))
         rescued = await self._alone(job_moves.rescue)
+        return Upkeep(promoted, expired, rescued)
+
+    async def raise_floors(self) -> None:
+        """Lift the rank floors, and rank anew what a slow transaction put below one."""
         await self._alone(lanes.raise_floors)
         await self._alone(lanes.rerank_below_floor)
-        return Upkeep(promoted, expired, rescued)
+
+    async def _hint(self, conn: Connection, jobs_ready: int) -> None:
+        """Tell listeners that there are jobs: after the commit, at most once in 20 ms."""
+        now = asyncio.get_running_loop().time()
+        if now - self._hinted >= HINT_EVERY_S:
+            self._hinted = now
+            await notify(conn, jobs=jobs_ready)
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
         """Run a statement or transaction on the own connection, again if it lost a race."""

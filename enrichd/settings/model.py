@@ -188,6 +188,12 @@ class Settings(BaseSettings):
         url = self.database_url
         return url is not None and values.is_pooler(url.get_secret_value())
 
+    @property
+    def dsn(self) -> str:
+        """DATABASE_URL as it is; only for a process that has one."""
+        assert self.database_url is not None
+        return self.database_url.get_secret_value()
+
     def provider(self, provider_id: str) -> ProviderSettings:
         """Return what was chosen for a provider, or the common limits alone if nothing was."""
         chosen = self.providers.get(providers.normal_id(provider_id))

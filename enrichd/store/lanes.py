@@ -19,12 +19,19 @@ class OpenLane:
     vtime: int
     floor_rank: int
     inflight_cap: int | None
+    has_ready: bool
 
 
 # Tens of rows. A throttled or broken provider is simply absent, so its backlog costs no claim
 # anything.
 OPEN_LANES: LiteralString = """
-    select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank, state.inflight_cap
+    select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank, state.inflight_cap,
+           exists (select 1
+                     from enrichment_jobs as job
+                    where job.status = 'pending'
+                      and job.provider_id = lane.provider_id
+                      and job.priority = lane.priority
+                      and job.fair_rank >= lane.floor_rank)
       from enrichment_lanes as lane
       left join enrichment_provider_state as state on state.provider_id = lane.provider_id
      where (state.blocked_until is null or state.blocked_until <= now())
@@ -149,3 +156,65 @@ RERANK_BELOW_FLOOR: LiteralString = """
 async def rerank_below_floor(conn: Connection) -> int:
     """Rank anew what a slow transaction put below the floor; return how many jobs."""
     return (await conn.execute(RERANK_BELOW_FLOOR)).rowcount
+
+
+# What there is to do, in one look: a housekeeper with nothing to do sends this once a second and
+# nothing else. Every part is one probe of a partial index.
+LOOK: LiteralString = """
+    select (select count(*)
+              from enrichment_lanes as lane
+              left join enrichment_provider_state as state
+                on state.provider_id = lane.provider_id
+             cross join lateral (
+                   select 1
+                     from enrichment_jobs as job
+                    where job.status = 'pending'
+                      and job.provider_id = lane.provider_id
+                      and job.priority = lane.priority
+                      and job.fair_rank >= lane.floor_rank
+                    limit %(room)s) as ready
+             where (state.blocked_until is null or state.blocked_until <= now())
+               and coalesce(state.breaker, 'closed') <> 'open'),
+           (select extract(epoch from min(scheduled_at) - now())::float8
+              from enrichment_jobs
+             where status = 'scheduled'),
+           exists (select 1 from enrichment_jobs
+                    where status = 'waiting' and scheduled_at <= now()),
+           exists (select 1 from enrichment_workers
+                    where state <> 'dead'
+                      and heartbeat_at < now() - make_interval(secs => %(timeout_s)s)),
+           exists (select 1
+                     from enrichment_jobs as job
+                    where job.status = 'processing'
+                      and not exists (select 1
+                                        from enrichment_workers as worker
+                                       where worker.id = job.worker_id
+                                         and worker.state <> 'dead'))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is to do right now."""
+
+    ready: int
+    """Ready jobs in open lanes, counted up to the room asked for in each."""
+    next_due_s: float | None
+    """Seconds until a scheduled job is due, negative if one is; None without any."""
+    has_late: bool
+    has_silent: bool
+    has_orphans: bool
+
+    @property
+    def has_upkeep(self) -> bool:
+        """Say whether a turn of upkeep would move anything."""
+        is_due = self.next_due_s is not None and self.next_due_s <= 0
+        return is_due or self.has_late or self.has_silent or self.has_orphans
+
+
+async def look(conn: Connection, *, room: int, worker_timeout_s: float) -> Look:
+    """Return what there is to do."""
+    cursor = await conn.execute(LOOK, {"room": room, "timeout_s": worker_timeout_s})
+    row = await cursor.fetchone()
+    assert row is not None
+    return Look(*row)

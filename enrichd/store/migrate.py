@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import LiteralString
 
-from enrichd.store.database import Connection
+from enrichd.store.database import Connection, connect
 
 LOCK_KEY = 0x656E7269636864  # "enrichd"
 
@@ -85,3 +85,12 @@ async def apply(conn: Connection) -> list[Migration]:
             await conn.execute(migration.sql, prepare=False)
             await conn.execute(INSERT, {"version": migration.version, "name": migration.name})
         ran.append(migration)
+
+
+async def apply_at(dsn: str) -> None:
+    """Do the same on a connection of its own."""
+    conn = await connect(dsn, name="enrichd migrate")
+    try:
+        await apply(conn)
+    finally:
+        await conn.close()

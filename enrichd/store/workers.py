@@ -166,3 +166,39 @@ async def held(conn: Connection, *, worker_id: UUID) -> list[tuple[str, int]]:
     """
     cursor = await conn.execute(HELD, {"id": worker_id})
     return [(job_id, attempt) for job_id, attempt in await cursor.fetchall()]
+
+
+DECLARE_DEAD: LiteralString = """
+    update enrichment_workers set state = 'dead' where id = %(id)s::uuid
+"""
+
+
+async def declare_dead(conn: Connection, *, worker_id: str) -> None:
+    """Declare one worker dead whose process is known to be gone."""
+    await conn.execute(DECLARE_DEAD, {"id": worker_id})
+
+
+# The oldest ready job of each lane is the one at its head, near enough: ranks grow with time.
+LOAD: LiteralString = """
+    select coalesce((select max(extract(epoch from now() - head.updated_at))::float8
+                       from enrichment_lanes as lane
+                      cross join lateral (
+                            select job.updated_at
+                              from enrichment_jobs as job
+                             where job.status = 'pending'
+                               and job.provider_id = lane.provider_id
+                               and job.priority = lane.priority
+                               and job.fair_rank >= lane.floor_rank
+                             order by job.fair_rank, job.id
+                             limit 1) as head), 0.0),
+           coalesce((select sum(running)::float8 / nullif(sum(concurrency), 0)
+                       from enrichment_workers
+                      where state <> 'dead'), 0.0)
+"""
+
+
+async def load(conn: Connection) -> tuple[float, float]:
+    """Return the age in seconds of the oldest ready job, and the share of slots in use, 0 to 1."""
+    row = await (await conn.execute(LOAD)).fetchone()
+    assert row is not None
+    return row[0], row[1]

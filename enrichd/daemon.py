@@ -1,0 +1,117 @@
+"""`enrichd`: check the configuration, import everything, freeze, fork, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from setproctitle import setproctitle
+
+import enrichd
+from enrichd.errors import EnrichdError, Invalid, Unavailable
+from enrichd.gateway.main import run_gateway
+from enrichd.handlers.registry import load_handlers
+from enrichd.housekeeper.main import run_housekeeper
+from enrichd.logs import configure_logs, get_logger, register_secret
+from enrichd.settings import Settings
+from enrichd.store import embedded, migrate
+from enrichd.supervisor.child import ChildSpec
+from enrichd.supervisor.manager import CONFIGURATION_ERROR, Fleet, WorkerManager
+from enrichd.worker.main import run_worker
+
+NOT_FOR_CHILDREN = ("enrichd.ctl", "enrichd.daemon")
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+log = get_logger("daemon")
+
+
+def main() -> None:
+    """Run the daemon in the foreground; exit with 0, or 78 for a configuration error."""
+    try:
+        settings = load_settings()
+        load_handlers(settings.plugins)
+    except Invalid as error:
+        print(f"enrichd: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(error.hint, file=sys.stderr)
+        sys.exit(CONFIGURATION_ERROR)
+    setproctitle("enrichd: supervisor")
+    try:
+        with database_of(settings) as dsn:
+            import_everything()
+            sys.exit(WorkerManager(lambda: fleet(dsn)).run())
+    except EnrichdError as error:
+        log.critical("start_failed", reason=error.message, hint=error.hint)
+        sys.exit(CONFIGURATION_ERROR if isinstance(error, Invalid) else 1)
+
+
+def load_settings(overrides: Mapping[str, str] = NOTHING) -> Settings:
+    """Read the configuration and set the logs up with it."""
+    settings = Settings.load(overrides=overrides)
+    for secret in settings.secrets():
+        register_secret(secret)
+    configure_logs(settings.log_level, settings.log_format, settings.debug)
+    for warning in settings.warnings:
+        log.warning("configuration_warning", text=warning)
+    return settings
+
+
+def fleet(dsn: str) -> Fleet:
+    """Return what to run, by the configuration as it is now: also called at each reload."""
+    settings = load_settings({"DATABASE_URL": dsn})
+    return Fleet(
+        worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link)),
+        others=(
+            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link)),
+            ChildSpec("gateway", lambda link, slot: run_gateway(settings, link, slot)),
+        ),
+        worker_count=settings.worker_count,
+        worker_max_count=settings.worker_max_count,
+        grace_s=settings.graceful_shutdown_timeout_s,
+        hang_s=settings.worker_timeout_s / 2,
+    )
+
+
+@contextlib.contextmanager
+def database_of(settings: Settings) -> Iterator[str]:
+    """Give the address of the database: DATABASE_URL, or the embedded server, migrated."""
+    if settings.database_url is not None:
+        yield settings.dsn
+        return
+    with embedded.start(settings.data_dir / "postgresql") as server:
+        migrate_apart(server.dsn)
+        yield server.dsn
+
+
+def migrate_apart(dsn: str) -> None:
+    """Bring the embedded database up to date in a process of its own.
+
+    The supervisor must stay free of connections and event loops, which no fork survives well.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            asyncio.run(migrate.apply_at(dsn))
+        except BaseException as error:  # noqa: BLE001 - told by the exit code, and printed
+            print(f"enrichd: the database cannot be migrated: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise Unavailable("the embedded database could not be migrated")
+
+
+def import_everything() -> None:
+    """Import every module before the first fork, so that the children share their memory."""
+    for module in pkgutil.walk_packages(enrichd.__path__, "enrichd."):
+        if not module.name.startswith(NOT_FOR_CHILDREN):
+            importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()

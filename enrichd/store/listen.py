@@ -1,0 +1,71 @@
+"""LISTEN on a connection of its own: hints that there are jobs.
+
+A hint lost costs time, never a job: whoever listens also polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import LiteralString
+
+from enrichd.errors import Unavailable
+from enrichd.logs import get_logger
+from enrichd.store.database import Connection, connect, translated
+
+SELF_TEST_S = 30.0
+RECONNECT_S = 1.0
+
+LISTEN: LiteralString = "listen enrichd"
+
+# Without a write in its transaction a NOTIFY costs no WAL flush, and commits that notify run one at
+# a time in the whole cluster: so it is a statement of its own, after the commit.
+NOTIFY: LiteralString = "select pg_notify('enrichd', %(payload)s)"
+
+log = get_logger("queue")
+
+
+async def notify(conn: Connection, *, jobs: int) -> None:
+    """Hint that jobs became ready; send it after the commit, outside any transaction."""
+    await conn.execute(NOTIFY, {"payload": str(jobs)})
+
+
+async def listen(dsn: str, on_hint: Callable[[int], None]) -> None:
+    """Call `on_hint` with the number of jobs in each hint, until cancelled; reconnects by itself.
+
+    Every 30 s it notifies itself: a connection that stays silent is replaced.
+    """
+    while True:
+        try:
+            conn = await connect(dsn, name="enrichd listen")
+        except Unavailable as error:
+            log.debug("listen_failed", reason=error.message)
+            await asyncio.sleep(RECONNECT_S)
+            continue
+        try:
+            with translated():
+                await hear(conn, on_hint)
+        except Unavailable as error:
+            log.debug("listen_lost", reason=error.message)
+        finally:
+            await conn.close()
+        await asyncio.sleep(RECONNECT_S)
+
+
+async def hear(conn: Connection, on_hint: Callable[[int], None]) -> None:
+    """Take hints from one connection until it stays silent through a self-test."""
+    await conn.execute(LISTEN)
+    on_hint(1)  # Something may have come while nobody listened.
+    while True:
+        has_heard = False
+        async for hint in conn.notifies(timeout=SELF_TEST_S, stop_after=None):
+            has_heard = True
+            if hint.payload != "test":
+                on_hint(int(hint.payload) if hint.payload.isdigit() else 1)
+        if not has_heard:
+            await conn.execute(NOTIFY, {"payload": "test"})
+            async for _ in conn.notifies(timeout=5.0, stop_after=1):
+                has_heard = True
+            if not has_heard:
+                log.warning("listen_is_deaf")
+                return

@@ -1,0 +1,134 @@
+"""Forking a child and what the supervisor knows of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Role: TypeAlias = Literal["worker", "gateway", "housekeeper"]
+
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+)
+SOFTWARE_ERROR = 70
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """A child to have: `run` is called in the new process and returns its exit code."""
+
+    role: Role
+    run: Callable[[socket.socket, int], int]
+    """Called with the link and the slot."""
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A running child."""
+
+    role: Role
+    pid: int
+    link: socket.socket
+    generation: int
+    """Which configuration it was started with; a reload counts on."""
+    slot: int
+    """A small number that no other living child has: its metrics are kept under it."""
+    started: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
+    worker_id: str | None = None
+    is_ready: bool = False
+    is_idle: bool = False
+    is_leaving: bool = False
+    """True once it was told to drain, or said that it is about to be recycled."""
+    killed_at: float | None = None
+    unread: bytes = b""
+
+    def lines(self) -> list[str] | None:
+        """Return what it said since the last call; None when its end of the link is closed."""
+        try:
+            data = self.link.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        self.heard = time.monotonic()
+        *whole, self.unread = (self.unread + data).split(b"\n")
+        return [line.decode(errors="replace") for line in whole]
+
+    def say(self, line: str) -> None:
+        """Send it a line; one that does not read loses it."""
+        with contextlib.suppress(OSError):
+            self.link.send(line.encode() + b"\n")
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def reap(self) -> int | None:
+        """Return its wait status once it is gone, else None."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        return status if pid else None
+
+
+def fork(
+    spec: ChildSpec, *, generation: int, slot: int, inherited: Iterable[socket.socket]
+) -> Child:
+    """Start a child. `inherited` are the supervisor's own sockets, which the child closes.
+
+    The parent has no event loop, thread or connection, so forking it is safe. Signals are blocked
+    across the fork, so that none meets the parent's handlers in the child.
+    """
+    ours, theirs = socket.socketpair()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            become_child(spec, theirs, slot, [ours, *inherited])
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    theirs.close()
+    ours.setblocking(False)
+    return Child(spec.role, pid, ours, generation, slot)
+
+
+def become_child(
+    spec: ChildSpec, link: socket.socket, slot: int, inherited: Iterable[socket.socket]
+) -> None:
+    """Forget what the parent set up, run, and leave without its exit handlers."""
+    code = SOFTWARE_ERROR
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # A sibling's link that stayed open here would hide that sibling's end of file.
+        for sock in inherited:
+            sock.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        code = spec.run(link, slot)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else SOFTWARE_ERROR
+    except BaseException:  # noqa: BLE001 - printed, and the supervisor sees the exit code
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
