@@ -397,7 +397,7 @@ async def test_an_unknown_type_waits_without_using_attempts(make, conn, row):
 async def test_a_worker_declared_dead_stops_its_runs_and_goes_on_under_a_new_name(
     make, queue, running, eventually, conn, row
 ):
-    [job] = await enqueue(queue, "gate")
+    job = (await queue.enqueue(NewJob("gate", {}))).id
     processor = make(is_tending=False)
     running(processor)
     await eventually(started)
