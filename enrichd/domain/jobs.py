@@ -26,6 +26,8 @@ PAYLOAD_BYTES_MAX = 1_048_576
 RESULT_BYTES_MAX = 4_194_304
 JSON_DEPTH_MAX = 64
 TAGS_MAX = 20
+CRASHES_MAX = 3
+"""A job that killed this many workers is a dead letter, whatever retries it has left."""
 DELAY_S_MAX = 366 * 24 * 3600
 
 
@@ -127,6 +129,8 @@ class Claimed:
     fair_rank: int
     payload: str
     """JSON text, parsed one by one so that one unreadable row cannot lose its whole batch."""
+    crashes: int = 0
+    """Workers that died while they had it."""
     taken_at: float = 0.0
     """When the worker got it, by its own monotonic clock."""
 

@@ -27,6 +27,11 @@ class Plan:
         self._has_hint = False
 
     @property
+    def read_at(self) -> float:
+        """Return when the lanes were last read, by the loop's clock."""
+        return self._read_at
+
+    @property
     def is_known_empty(self) -> bool:
         """Say whether the last look found less than there was room for, and none was due since."""
         return asyncio.get_running_loop().time() < self._look_at

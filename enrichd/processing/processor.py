@@ -171,6 +171,7 @@ class JobProcessor:
         self._woken = asyncio.Event()
         self._prefetch = 0
         self._turns = 0
+        self._turned_at = float("-inf")
         self._is_turning = False
         self._has_looked_idle = False
         """Whether a claim made with nothing in hand came back empty, and nothing came since."""
@@ -239,11 +240,29 @@ class JobProcessor:
             if self._is_fenced:
                 await asyncio.sleep(CLOCK_S)
                 continue
+            if self._runners.suspects:
+                await self._isolate()
+                continue
             await self._plan.refresh(self._control.database, next_look_s=self._poll_interval_s)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
             if not (has_more or self._is_last_look() or self._is_over()):
                 await self._wait(self._plan.pause_s() if self._has_room() else None)
+
+    async def _isolate(self) -> None:
+        """Clear the way for a job whose worker died before, step by step, then run it alone.
+
+        All else is given back or has ended, and that is recorded, before it begins: if it takes
+        this worker down as well, no other job is blamed.
+        """
+        self._give_back(self._runners.empty_buffer())
+        self._give_back(self._runners.spare_suspects())
+        if self._ended:
+            await self._turn(room=0)
+        elif self._runners.runs:
+            await self._wait(None)
+        else:
+            self._runners.run_suspect()
 
     def _is_over(self) -> bool:
         if self._is_stopping or self._time_left_s() <= 0:
@@ -261,11 +280,13 @@ class JobProcessor:
         return self._limits.is_until_empty and is_idle and not self._has_looked_idle
 
     def _has_room(self) -> bool:
-        return self._runners.held < self._concurrency + self._prefetch
+        return (
+            not self._runners.is_alone and self._runners.held < self._concurrency + self._prefetch
+        )
 
     def _room(self) -> int:
         """Return how many jobs to claim now."""
-        if self._plan.is_known_empty and not self._is_last_look():
+        if self._runners.is_alone or (self._plan.is_known_empty and not self._is_last_look()):
             return 0
         wanted = self._concurrency + self._prefetch - self._runners.held
         if self._prefetch > self._concurrency:
@@ -295,6 +316,7 @@ class JobProcessor:
         finally:
             self._is_turning = False
             self._turns += 1
+        self._turned_at = clock()
         self._count(batch, turn.lost)
         if worker_id != self.worker_id:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
@@ -391,7 +413,7 @@ class JobProcessor:
 
         With PostgreSQL away longer than the grace, the jobs are left to be rescued.
         """
-        self._give_back(self._runners.empty_buffer())
+        self._give_back(self._runners.empty())
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -469,6 +491,7 @@ class JobProcessor:
 
     def _give_back_unknown(self, held: list[tuple[str, int]]) -> None:
         known = {*self._runners.runs, *(job.id for job in self._runners.buffer)}
+        known.update(job.id for job in self._runners.suspects)
         known.update(ended.id for ended in self._ended)
         unknown = [pair for pair in held if pair[0] not in known]
         if unknown:
@@ -489,7 +512,7 @@ class JobProcessor:
             self._runners.stop_all(Released())
             await asyncio.sleep(0.02)
         if not await self._pulse.is_still_alive():
-            self._runners.empty_buffer()
+            self._runners.empty()
             self._ended.clear()
             self.worker_id = self._writer.worker_id = uuid7()
             await self._announce()
@@ -506,6 +529,7 @@ class JobProcessor:
             running=len(self._runners.runs),
             completed=self.report.completed,
             failed=self.report.failed,
+            turned_s=asyncio.get_running_loop().time() - max(self._turned_at, self._plan.read_at),
         )
 
     async def _clock(self) -> None:

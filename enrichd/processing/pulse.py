@@ -24,6 +24,7 @@ from enrichd.store.database import Database
 
 # After a missed heartbeat the next try comes soon: what is left of the timeout is short.
 MISSED_PAUSE_S = 0.5
+LONG_AGO_S = 1e6
 
 log = get_logger("worker")
 
@@ -37,6 +38,8 @@ class Vitals:
     running: int
     completed: int
     failed: int
+    turned_s: float
+    """Seconds since the worker last asked for jobs and got an answer; infinite for never."""
 
 
 class Pulse:
@@ -90,6 +93,7 @@ class Pulse:
                     running=vitals.running,
                     completed=vitals.completed,
                     failed=vitals.failed,
+                    turned_s=vitals.turned_s if vitals.turned_s < LONG_AGO_S else None,
                 )
         except TimeoutError:
             await self._database.reset()

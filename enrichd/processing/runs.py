@@ -119,6 +119,10 @@ class Runners:
         on_end: Callable[[Ended | None], None],
     ) -> None:
         self.buffer: deque[Claimed] = deque()
+        self.suspects: deque[Claimed] = deque()
+        """Jobs whose worker died before: each runs alone, so that it can harm no other."""
+        self.is_alone = False
+        """Whether a suspect runs now."""
         self.runs: dict[str, Run] = {}
         self.average_s = SHORT_RUN_S
         """Moving average of how long a run takes; a new process starts without prefetch."""
@@ -136,15 +140,29 @@ class Runners:
     @property
     def held(self) -> int:
         """Return how many jobs are here, buffered or running."""
-        return len(self.buffer) + len(self.runs)
+        return len(self.buffer) + len(self.runs) + len(self.suspects)
 
     def take_in(self, claimed: list[Claimed]) -> None:
         """Buffer claimed jobs and have tasks for them."""
         now = asyncio.get_running_loop().time()
         for job in claimed:
             job.taken_at = now
-        self.buffer.extend(claimed)
+            (self.suspects if job.crashes else self.buffer).append(job)
+        if not self.suspects:
+            self.start()
+
+    def run_suspect(self) -> None:
+        """Run the first suspect; the caller has seen to it that nothing else is here."""
+        self.is_alone = True
+        self.buffer.append(self.suspects.popleft())
         self.start()
+
+    def spare_suspects(self) -> list[Claimed]:
+        """Take every suspect but the first."""
+        spare = list(self.suspects)[1:]
+        while len(self.suspects) > 1:
+            self.suspects.pop()
+        return spare
 
     def start(self) -> None:
         """Start tasks for what is buffered, up to the concurrency."""
@@ -156,9 +174,16 @@ class Runners:
             self._tasks.add(task)
 
     def empty_buffer(self) -> list[Claimed]:
-        """Take every job that has not begun."""
+        """Take every job that has not begun, suspects aside."""
         jobs = list(self.buffer)
         self.buffer.clear()
+        return jobs
+
+    def empty(self) -> list[Claimed]:
+        """Take every job that has not begun."""
+        jobs = [*self.buffer, *self.suspects]
+        self.buffer.clear()
+        self.suspects.clear()
         return jobs
 
     def take_stale(self, age_s: float) -> list[Claimed]:
@@ -224,6 +249,7 @@ class Runners:
                 ended = await self._end_of(job, run)
             finally:
                 del self.runs[job.id]
+                self.is_alone = False
             self.average_s += (clock() - began - self.average_s) * 0.05
             self._on_end(ended)
             if copy_context() != self._clean:

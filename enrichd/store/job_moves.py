@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import LiteralString
 from uuid import UUID
 
+from enrichd.domain.jobs import CRASHES_MAX
 from enrichd.store.database import Connection
 
 BATCH = 500
@@ -89,7 +90,7 @@ RETRY: LiteralString = """
           join base using (workspace_id, provider_id, priority)
     )
     update enrichment_jobs as job
-       set status = 'pending', attempts = 0, worker_id = null, cancel_requested_at = null,
+       set status = 'pending', attempts = 0, crashes = 0, worker_id = null, cancel_requested_at = null,
            scheduled_at = null, started_at = null, completed_at = null, updated_at = now(),
            fair_rank = ranked.fair_rank
       from ranked
@@ -226,7 +227,8 @@ RESCUE: LiteralString = """
          limit %(limit)s
     ),
     lost as materialized (
-        select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at
+        select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at,
+               job.attempts <= job.max_retries and job.crashes + 1 < %(crashes_max)s as may_run
           from proposed
           join enrichment_jobs as job
             on job.id = proposed.id and job.worker_id = proposed.worker_id
@@ -244,8 +246,9 @@ RESCUE: LiteralString = """
     )
     update enrichment_jobs as job
        set status = case when job.cancel_requested_at is not null then 'cancelled'
-                         when job.attempts <= job.max_retries then 'pending'
+                         when lost.may_run then 'pending'
                          else 'dead_letter' end,
+           crashes = job.crashes + 1,
            worker_id = null,
            fair_rank = greatest(job.fair_rank,
                                 (select lane.vtime
@@ -256,9 +259,9 @@ RESCUE: LiteralString = """
                'type', 'worker_crashed',
                'message', 'the worker died while it ran attempt ' || job.attempts,
                'provider', null,
-               'retryable', job.attempts <= job.max_retries),
-           completed_at = case when job.cancel_requested_at is null
-                                and job.attempts <= job.max_retries then null else now() end,
+               'retryable', lost.may_run),
+           completed_at = case when job.cancel_requested_at is null and lost.may_run
+                               then null else now() end,
            updated_at = now()
       from lost
      where job.id = lost.id
@@ -268,4 +271,5 @@ RESCUE: LiteralString = """
 
 async def rescue(conn: Connection, *, limit: int = BATCH) -> int:
     """Take jobs away from workers that are dead or gone; return how many, at most `limit`."""
-    return (await conn.execute(RESCUE, {"limit": limit})).rowcount
+    cursor = await conn.execute(RESCUE, {"limit": limit, "crashes_max": CRASHES_MAX})
+    return cursor.rowcount

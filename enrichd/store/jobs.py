@@ -374,13 +374,14 @@ TURN: LiteralString = """
                started_at = now(), updated_at = now()
          where job.id = any(array(select id from picked))
         returning job.id, job.attempts, job.max_retries, job.type, job.workspace_id,
-                  job.provider_id, job.priority, job.fair_rank, job.payload::text as payload
+                  job.provider_id, job.priority, job.fair_rank, job.payload::text as payload,
+                  job.crashes
     )
     select id::text, attempts, max_retries, type, workspace_id, provider_id, priority, fair_rank,
-           payload
+           payload, crashes
       from claimed
     union all
-    select ended.id::text, null, null, null, null, null, null, null, null
+    select ended.id::text, null, null, null, null, null, null, null, null, null
       from ended
      where not exists (select 1 from recorded where recorded.id = ended.id)
 """

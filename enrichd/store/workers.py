@@ -35,14 +35,22 @@ async def insert(
 BEAT: LiteralString = """
     update enrichment_workers
        set heartbeat_at = now(), state = %(state)s, running = %(running)s,
-           completed = %(completed)s, failed = %(failed)s
+           completed = %(completed)s, failed = %(failed)s,
+           turned_at = coalesce(now() - make_interval(secs => %(turned_s)s), turned_at)
      where id = %(id)s
        and state <> 'dead'
 """
 
 
 async def beat(
-    conn: Connection, *, worker_id: UUID, state: str, running: int, completed: int, failed: int
+    conn: Connection,
+    *,
+    worker_id: UUID,
+    state: str,
+    running: int,
+    completed: int,
+    failed: int,
+    turned_s: float | None = None,
 ) -> bool:
     """Keep a worker alive; False when it was declared dead and its jobs were given away."""
     cursor = await conn.execute(
@@ -53,6 +61,7 @@ async def beat(
             "running": running,
             "completed": completed,
             "failed": failed,
+            "turned_s": turned_s,
         },
     )
     return cursor.rowcount == 1

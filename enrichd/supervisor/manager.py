@@ -174,11 +174,14 @@ class WorkerManager:
         """Start what is missing and let go what is too much."""
         if self._stop is not None:
             return
+        # A child whose link has ended counts until it is buried: how it died sets the backoff.
+        dying = [child for child, _ in self._dying if not child.is_leaving]
         for spec in self._fleet.others:
-            if not self._of(spec.role):
+            if not self._of(spec.role) and not any(child.role == spec.role for child in dying):
                 self._start(spec)
         workers = [child for child in self._of("worker") if not child.is_leaving]
         missing = self._wanted() - len(workers)
+        missing -= sum(child.role == "worker" for child in dying)
         if self._reload is not None and any(
             child.generation < self._generation for child in workers
         ):

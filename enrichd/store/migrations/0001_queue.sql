@@ -34,6 +34,7 @@ create table enrichment_jobs (
     error               jsonb,
     tags                text[]      not null default '{}',
     attempts            integer     not null default 0 check (attempts >= 0),
+    crashes             smallint    not null default 0,
     max_retries         integer     not null default 3,
     cost                integer     not null default 1,
     fair_rank           bigint      not null default 0,
@@ -63,6 +64,8 @@ create table enrichment_jobs (
 comment on table enrichment_jobs is
     'One unit of work. worker_id stays set after the end of a run that worker recorded itself.';
 comment on column enrichment_jobs.cost is 'Leads in the job: what fair sharing charges the workspace.';
+comment on column enrichment_jobs.crashes is
+    'Workers that died while they had the job. Above 0 it runs alone, so that it harms no other.';
 comment on column enrichment_jobs.fair_rank is
     'Place in the lane and priority by start-time fair queueing; only pending rows use it.';
 
@@ -134,8 +137,11 @@ create table enrichment_workers (
     completed    bigint      not null default 0,
     failed       bigint      not null default 0,
     started_at   timestamptz not null default now(),
-    heartbeat_at timestamptz not null default now()
+    heartbeat_at timestamptz not null default now(),
+    turned_at    timestamptz
 ) with (fillfactor = 50);
+comment on column enrichment_workers.turned_at is
+    'When the worker last asked for jobs and got an answer: a heart may beat while the hands are stuck.';
 
 -- A lane is what is throttled together; one row by priority. Made at the first enqueue.
 create table enrichment_lanes (
