@@ -436,7 +436,7 @@ async def test_a_heartbeat_that_hangs_stops_the_runs_before_others_may_have_them
     make, queue, running, eventually, conn
 ):
     await enqueue(queue, "gate")
-    processor = make(heartbeat_interval_s=0.2, worker_timeout_s=2.4, is_tending=False)
+    processor = make(heartbeat_interval_s=0.5, worker_timeout_s=2.0, is_tending=False)
     running(processor)
     await eventually(started)
 
@@ -451,7 +451,7 @@ async def test_a_heartbeat_that_hangs_stops_the_runs_before_others_may_have_them
         await eventually(has_stopped)
         cursor = await conn.execute("select clock_timestamp() - %s", [beat_at])
         [silent] = await cursor.fetchone()
-    assert silent.total_seconds() < 2.4
+    assert silent.total_seconds() < 2.0
 
 
 async def test_a_locked_job_row_does_not_hold_up_the_heartbeat(
