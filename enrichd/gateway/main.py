@@ -1,0 +1,92 @@
+"""The gateway child: HTTP for health and metrics, also while PostgreSQL is away."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from enrichd import metrics
+from enrichd.errors import InvalidSetting
+from enrichd.gateway.health import Health
+from enrichd.gateway.metrics_page import MetricsPage
+from enrichd.gateway.readings import Reading
+from enrichd.gateway.server import application, serving
+from enrichd.gateway.standing import Standing
+from enrichd.logs import get_logger
+from enrichd.processing.children import on_stop_signals, run_child
+from enrichd.processing.link import Link
+from enrichd.settings import Settings
+from enrichd.store import health
+from enrichd.store.database import Connection, Database
+from enrichd.store.health import QueueFigures, Readiness
+
+CONFIGURATION_ERROR = 78
+READINESS_FRESH_S = 2.0
+FIGURES_FRESH_S = 5.0
+
+log = get_logger("gateway")
+
+
+def run_gateway(settings: Settings, link: socket.socket, slot: int) -> int:
+    """Be the gateway child; return the exit code, 78 when the port cannot be had."""
+    metrics.start(slot)
+    metrics.show_all()
+    return run_child("gateway", lambda: Gateway(settings, link).run())
+
+
+class Gateway:
+    """Serves until told to stop, or until the supervisor is gone."""
+
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        self._settings = settings
+        self._sock = sock
+        self._stopping = asyncio.Event()
+        # A worker polls at least this often; some more is left for jitter and a slow heartbeat.
+        self._turn_timeout_s = settings.worker_timeout_s + 2 * settings.poll_interval_s
+
+    async def run(self) -> int:
+        """Serve; return the exit code."""
+        standing = Standing()
+        link = Link(self._sock, on_line=standing.hear, on_parent_death=self._stopping.set)
+        on_stop_signals(self._stopping.set, self._stopping.set)
+        settings = self._settings
+        async with asyncio.TaskGroup() as group:
+            beat = group.create_task(link.beat())
+            readiness, figures = self._readings(group)
+            page = MetricsPage(standing, figures)
+            pages = Health(standing, readiness, figures, self._turn_timeout_s)
+            app = application([*pages.routes(), *page.routes()])
+            try:
+                async with serving(app, settings.health_check_host, settings.health_check_port):
+                    link.say("ready")
+                    await self._stopping.wait()
+            except InvalidSetting as error:
+                log.critical("gateway_not_listening", reason=error.message, hint=error.hint)
+                return CONFIGURATION_ERROR
+            finally:
+                await readiness.close()
+                await figures.close()
+                beat.cancel()
+        return 0
+
+    def _readings(
+        self, group: asyncio.TaskGroup
+    ) -> tuple[Reading[Readiness], Reading[QueueFigures]]:
+        """Return what is asked of PostgreSQL, each over a connection of its own."""
+        settings = self._settings
+
+        async def ready(conn: Connection) -> Readiness:
+            return await health.readiness(
+                conn,
+                worker_timeout_s=settings.worker_timeout_s,
+                turn_timeout_s=self._turn_timeout_s,
+            )
+
+        async def count(conn: Connection) -> QueueFigures:
+            return await health.queue_figures(conn, worker_timeout_s=settings.worker_timeout_s)
+
+        database = Database(settings.dsn, name="enrichd gateway", is_pooler=settings.is_pooler)
+        return (
+            Reading(group, database, ready, fresh_s=READINESS_FRESH_S),
+            Reading(group, database.sibling("figures"), count, fresh_s=FIGURES_FRESH_S),
+        )

@@ -1,0 +1,144 @@
+"""The HTTP server around the routes: limits, headers, counting, and listening."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from aiohttp import web, web_response
+from aiohttp.typedefs import Handler
+
+from enrichd import metrics
+from enrichd.errors import InvalidSetting
+from enrichd.gateway.connections import KEEPALIVE_S, Guard, watch_requests
+from enrichd.logs import get_logger
+
+BODY_BYTES_MAX = 1 << 20
+LINE_BYTES_MAX = 8190
+HEADERS_MAX = 128
+# How long answers that are under way may take once the gateway stops.
+STOP_S = 5.0
+BACKLOG = 128
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+log = get_logger("gateway")
+
+
+def application(routes: Iterable[web.RouteDef]) -> web.Application:
+    """Return the application of these routes."""
+    app = web.Application(
+        middlewares=[watch_requests, count_requests], client_max_size=BODY_BYTES_MAX
+    )
+    app.add_routes(list(routes))
+    app.on_response_prepare.append(add_headers)
+    return app
+
+
+async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Have every answer say how it may be used; a route's own word counts more."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+@web.middleware
+async def count_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count each answer by its route; an error nobody expected is logged here, with its route."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    status = 500
+    try:
+        response = await handler(request)
+        status = response.status
+    except web.HTTPException as error:
+        status = error.status
+        raise
+    except Exception as error:
+        log.error("request_broke", route=route, exc_info=error)
+        return web.json_response({"status": "error", "output": "enrichd has a bug"}, status=500)
+    finally:
+        metrics.request_served(route, status, clock() - began)
+    return response
+
+
+@asynccontextmanager
+async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[list[int]]:
+    """Serve inside the block and give the ports; raises InvalidSetting if that cannot be.
+
+    At its end no new connection is taken, and answers under way get a few seconds.
+    """
+    hide_versions()
+    # What aiohttp logs itself is about malformed requests: anybody could fill the disk with it.
+    quiet = logging.getLogger("enrichd.gateway.requests")
+    quiet.setLevel(logging.CRITICAL)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=quiet,
+        shutdown_timeout=STOP_S,
+        keepalive_timeout=KEEPALIVE_S,
+        max_line_size=LINE_BYTES_MAX,
+        max_field_size=LINE_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+        lingering_time=2.0,
+    )
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        server = await listen(Guard(runner.server), host, port)
+        try:
+            names = [sock.getsockname() for sock in server.sockets]
+            log.info("gateway_listening", addresses=[f"{name[0]} port {name[1]}" for name in names])
+            yield [name[1] for name in names]
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+async def listen(guard: Guard, host: str, port: int) -> asyncio.Server:
+    """Take the port. Raises InvalidSetting that says why it is not to be had."""
+    try:
+        return await asyncio.get_running_loop().create_server(
+            guard, host, port, backlog=BACKLOG, reuse_address=True
+        )
+    except OSError as error:
+        raise InvalidSetting(
+            f"HEALTH_CHECK_HOST and HEALTH_CHECK_PORT: cannot listen on {host} port {port}:"
+            f" {why_not(error)}",
+            hint="Stop what uses the port, or set HEALTH_CHECK_PORT to a free one.",
+        ) from error
+
+
+def why_not(error: OSError) -> str:
+    """Return in words why listening failed."""
+    if isinstance(error, socket.gaierror):
+        return "the host has no such name"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another program uses the port"
+        case errno.EACCES:
+            return "this user may not use the port"
+        case errno.EADDRNOTAVAIL:
+            return "this host does not have the address"
+        case _:
+            return error.strerror or str(error)
+
+
+def hide_versions() -> None:
+    """Let no answer tell Python's and aiohttp's versions.
+
+    The name is set for the whole library, because answers to malformed requests pass no hook.
+    """
+    vars(web_response)["SERVER_SOFTWARE"] = "enrichd"
