@@ -45,7 +45,10 @@ COMMANDS = {
     "prune": "prune",
     "retry": "moves",
     "show": "show",
+    "top": "top",
     "wait": "wait",
+    "watch": "watch",
+    "workers": "workers",
 }
 """Each command and the module under `ctl/commands` that holds it, imported when it is wanted."""
 

@@ -31,7 +31,7 @@ class Totals:
     database: str
     scheduled: int
     overdue: int
-    """Of the scheduled ones, those whose time has come."""
+    """Of the scheduled ones, those that should have become ready seconds ago."""
     next_due_s: float | None
     waiting: int
     retried_1m: int
@@ -42,7 +42,7 @@ class Totals:
 TOTALS: LiteralString = """
     with due as (
         select count(*) as jobs,
-               count(*) filter (where scheduled_at <= now()) as overdue,
+               count(*) filter (where scheduled_at < now() - interval '5 seconds') as overdue,
                extract(epoch from min(scheduled_at) - now())::float8 as next_s
           from enrichment_jobs
          where status = 'scheduled'
