@@ -41,6 +41,10 @@ class Plan:
         self._look_at = self._read_at = float("-inf")
         self._has_hint = True
 
+    def expire(self) -> None:
+        """Have the lanes read again before the next claim."""
+        self._look_at = self._read_at = float("-inf")
+
     def pause_s(self) -> float:
         """Return the seconds until it is worth looking again."""
         return max(self._look_at - asyncio.get_running_loop().time(), 0.0)

@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 from enrichd.domain.jobs import Claimed
 from enrichd.domain.outcomes import Released
 from enrichd.domain.retries import RetryRule
-from enrichd.errors import Unavailable
+from enrichd.errors import Invalid, Unavailable
 from enrichd.logs import get_logger
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.pauses import backoff
@@ -194,6 +194,7 @@ class JobProcessor:
     def stop(self) -> None:
         """Claim no more, give back what has not begun, let the rest end within the grace."""
         self._is_stopping = True
+        self._runners.is_held = True
         self._woken.set()
 
     def stop_now(self) -> None:
@@ -243,6 +244,8 @@ class JobProcessor:
             if self._runners.suspects:
                 await self._isolate()
                 continue
+            if self._is_last_look():
+                self._plan.expire()  # A job that just ended may have opened a new lane.
             await self._plan.refresh(self._control.database, next_look_s=self._poll_interval_s)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
@@ -313,6 +316,11 @@ class JobProcessor:
             self._ended.extendleft(reversed(batch))
             await self._outage(error)
             return True
+        except Invalid as error:
+            # Nothing of ours was refused, so it is a row somebody wrote by hand.
+            log.error("claim_refused", reason=error.message)
+            self._plan.note(1, 0, next_look_s=self._poll_interval_s)
+            return False
         finally:
             self._is_turning = False
             self._turns += 1
@@ -465,8 +473,8 @@ class JobProcessor:
                     held = await workers.held(conn, worker_id=self.worker_id)
             except Unavailable as still:
                 log.debug("database_still_away", reason=still.message)
-                if self._time_left_s() <= 0 or (self._is_stopping and not self._ended):
-                    return
+                if self._time_left_s() <= 0 or self._is_stopping:
+                    return  # What is left is the drain's, which has an end of its own.
                 continue
             self._give_back_unknown(held)
             log.info("database_back")
@@ -516,7 +524,8 @@ class JobProcessor:
             self._ended.clear()
             self.worker_id = self._writer.worker_id = uuid7()
             await self._announce()
-        self._is_fenced = self._runners.is_held = False
+        self._is_fenced = False
+        self._runners.is_held = self._is_stopping
         self._runners.start()
         self.wake()
 

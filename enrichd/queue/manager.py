@@ -13,7 +13,7 @@ from uuid import UUID
 
 from enrichd.domain.jobs import CANCELLABLE, RETRYABLE, Claimed, Enqueued, JobStatus, NewJob
 from enrichd.domain.outcomes import JobError
-from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused
+from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused, Unavailable
 from enrichd.logs import get_logger
 from enrichd.queue.intake import row_of
 from enrichd.store import job_moves, job_reads, jobs, lanes, workers
@@ -209,9 +209,9 @@ class JobQueueManager:
             try:
                 async with self.database.connection() as conn:
                     return await storing(lambda: work(conn))
-            except RACES:
+            except RACES as error:
                 if not tries_left:
-                    raise
+                    raise Unavailable("the same rows were wanted by others all the time") from error
         raise AssertionError("the loop returns or raises")
 
     async def _refusal(

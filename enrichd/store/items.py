@@ -9,6 +9,7 @@ from uuid import UUID
 
 from enrichd.store.database import Connection
 from enrichd.store.jobs import plain_array, text_array
+from enrichd.store.json_text import loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ async def record(conn: Connection, *, worker_id: UUID, items: Sequence[NewItem])
 
 
 LIST: LiteralString = """
-    select item_key, status, result, error
+    select item_key, status, result::text, error::text
       from enrichment_job_items
      where job_id = %(job_id)s
      order by item_key
@@ -93,7 +94,11 @@ LIST: LiteralString = """
 
 async def list_all(conn: Connection, *, job_id: UUID) -> list[Item]:
     """Return the finished leads of a batch, by key; at most as many as a batch may have."""
-    return [Item(*row) async for row in await conn.execute(LIST, {"job_id": job_id})]
+    cursor = await conn.execute(LIST, {"job_id": job_id})
+    return [
+        Item(key, status, loads(result), loads(error))
+        async for key, status, result, error in cursor
+    ]
 
 
 # progress_done and updated_at stand in no index, so this update stays inside its page (HOT).

@@ -353,7 +353,6 @@ async def test_a_handler_that_blocks_the_loop_is_still_recorded(make, queue, row
     assert (await row(job)).status == "completed"
 
 
-@pytest.mark.xfail(reason="the last look uses lanes that may be a second old")
 async def test_jobs_that_a_handler_enqueues_belong_to_an_until_empty_run(make, queue, statuses):
     async def enqueue_another():
         await queue.enqueue(NewJob("empty", {}, provider_id="another-lane"))

@@ -118,7 +118,6 @@ async def test_a_restarted_postgresql_loses_nothing(own_server, make, eventually
     assert len(SEEN.ended) == len(set(SEEN.ended))
 
 
-@pytest.mark.xfail(reason="an outage is waited out while outcomes wait to be recorded")
 async def test_stop_during_an_outage_ends_within_the_grace(own_server, make, eventually):
     server, _ = own_server
     await apply_migrations(server.dsn)
