@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -77,12 +78,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or send it away with a word."""
-        assert isinstance(transport, asyncio.Transport)
+        two_way = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         if not self._guard.make_room():
-            transport.write(TOO_MANY)
-            transport.close()
+            two_way.write(TOO_MANY)
+            two_way.close()
             return
-        self._transport = transport
+        self._transport = two_way
         self._guard.open.add(self)
         self._inner.connection_made(transport)
         self._become_idle(self._guard.headers_s)
