@@ -8,20 +8,23 @@ share one job, and the same list run again finds its jobs done.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-import orjson
+from uuid_utils.compat import uuid7
 
-from enrichd.ctl.sheet_reading import BadRow, Row, Sheet, SheetRow
+from enrichd.ctl.enrich_report import Tally
+from enrichd.ctl.lead_jobs import Wish, job_of
+from enrichd.ctl.row_feed import RowFeed, size_of
+from enrichd.ctl.sheet_reading import BadRow, Row, SheetRow
 from enrichd.ctl.sheet_writing import SheetWriter
 from enrichd.domain.jobs import RETRYABLE, JobStatus, NewJob
-from enrichd.errors import InvalidPayload
+from enrichd.errors import Invalid, NotMigrated, Unavailable
+from enrichd.processing.pauses import backoff
 from enrichd.processing.processor import JobProcessor
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import job_reads
@@ -29,40 +32,17 @@ from enrichd.store.job_reads import End
 from enrichd.store.json_text import loads
 
 WINDOW_ROWS = 4_000
+WINDOW_CHARS = 32_000_000
+"""Of the rows' own cells; jobs and results come on top."""
 CHUNK_ROWS = 500
+CHUNK_CHARS = 4_000_000
 WRITE_ROWS = 500
 LOOK_AGAIN_S = 0.05
 LOOK_AGAIN_S_MAX = 0.5
-BAD_ROWS_SHOWN = 10
+AWAY_S_MAX = 60.0
+"""How long PostgreSQL may be away before the trip ends."""
 
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What to find out for every row."""
-
-    types: tuple[str, ...]
-    provider_id: str
-    fallback_providers: tuple[str, ...]
-    workspace_id: str
-    tag: str
-    salt: str = ""
-    """Makes the keys of this run its own, so that nothing done before is used."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """How far the trip is, for the progress bar and the last word."""
-
-    read: int = 0
-    written: int = 0
-    done_ahead: int = 0
-    """Rows whose jobs have ended but that wait for a row before them."""
-    known: int = 0
-    """Rows whose jobs were there from an earlier run."""
-    outcomes: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    bad_rows: list[str] = field(default_factory=list)
-    bad_count: int = 0
+ENDED = frozenset({JobStatus.COMPLETED, *RETRYABLE})
 
 
 @dataclass(slots=True)
@@ -80,7 +60,7 @@ class Trip:
     def __init__(
         self,
         *,
-        sheet: Sheet,
+        feed: RowFeed,
         writer: SheetWriter,
         wish: Wish,
         queue: JobQueueManager,
@@ -88,104 +68,139 @@ class Trip:
         on_progress: Callable[[Tally], None],
     ) -> None:
         self.tally = Tally()
-        self._rows: Iterator[Row] = iter(sheet)
+        self._feed = feed
         self._writer = writer
         self._wish = wish
         self._queue = queue
         self._processor = processor
         self._on_progress = on_progress
+        self._unsent: list[Row] = []
         self._window: deque[Entry] = deque()
+        self._window_chars = 0
         self._ends: dict[UUID, End] = {}
-        self._is_read = False
+        # Ids grow with time: whatever is below this one is of an earlier run.
+        self._first_id = UUID(int=uuid7().int >> 80 << 80)
         self._is_stopping = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row of the list was written."""
+        return self._feed.is_over and not self._unsent and not self._window
 
     def stop(self) -> None:
         """Stop soon: what is finished stays finished, what runs is given back."""
         self._is_stopping = True
         self._processor.stop()
 
-    async def run(self) -> bool:
-        """Make the trip; False if it was stopped before its end."""
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(self._processor.run())
-            try:
-                await self._carry(running)
-            finally:
-                self._processor.stop()
-        return self._is_read and not self._window
+    async def run(self) -> None:
+        """Make the trip; afterwards `is_whole` says whether it got to its end.
+
+        Raises InvalidFile when reading or writing breaks off, Unavailable when PostgreSQL stays
+        away.
+        """
+        # Not in a TaskGroup, which would wrap what one of the two raises.
+        running = asyncio.create_task(self._processor.run())
+        try:
+            await self._carry(running)
+        finally:
+            self._feed.stop()
+            self._processor.stop()
+            await running
 
     async def _carry(self, running: asyncio.Task[Any]) -> None:
-        pause_s = LOOK_AGAIN_S
-        while not self._is_stopping and not (self._is_read and not self._window):
-            has_read = await self._fill()
-            has_written = await self._write()
-            self._on_progress(self.tally)
-            if self._writer.is_closed_by_reader:
-                self.stop()
-            if has_read or has_written:
-                pause_s = LOOK_AGAIN_S
+        loop = asyncio.get_running_loop()
+        idle_s, away_s, away_since = LOOK_AGAIN_S, backoff(), float("inf")
+        while not (self._is_stopping or self.is_whole or running.done()):
+            try:
+                is_moving = await self._step()
+            except NotMigrated:
+                raise
+            except Unavailable as error:
+                away_since = min(away_since, loop.time())
+                if loop.time() - away_since > AWAY_S_MAX:
+                    raise Unavailable(error.message, hint=GO_ON) from error
+                await asyncio.wait([running], timeout=min(next(away_s), AWAY_S_MAX / 10))
                 continue
-            await self._count_ahead()
-            self._on_progress(self.tally)
-            await asyncio.wait([running], timeout=pause_s)
-            if running.done():
-                return
-            pause_s = min(pause_s * 1.5, LOOK_AGAIN_S_MAX)
+            if away_since < float("inf"):
+                away_s, away_since = backoff(), float("inf")
+            if is_moving:
+                idle_s = LOOK_AGAIN_S
+                continue
+            await asyncio.wait([running], timeout=idle_s)
+            idle_s = min(idle_s * 1.5, LOOK_AGAIN_S_MAX)
+
+    async def _step(self) -> bool:
+        """Read and write what can be; say whether there was any."""
+        has_read = await self._fill()
+        has_written = await self._write()
+        if self._writer.is_closed_by_reader:
+            self.stop()
+        is_moving = has_read or has_written
+        if not is_moving:
+            await self._look_ahead()
+        self._on_progress(self.tally)
+        return is_moving
 
     async def _fill(self) -> bool:
         """Read rows and enqueue their jobs while the window has room; say whether any came."""
-        if self._is_read or len(self._window) > WINDOW_ROWS - CHUNK_ROWS:
-            return False
-        rows = list(islice(self._rows, CHUNK_ROWS))
-        self._is_read = len(rows) < CHUNK_ROWS
-        self.tally.read += len(rows)
-        await self._enqueue(rows)
-        self._processor.wake()
+        if not self._unsent:
+            room = min(WINDOW_ROWS - len(self._window), CHUNK_ROWS)
+            if self._feed.is_over or room <= 0 or self._window_chars >= WINDOW_CHARS:
+                return False
+            self._unsent = self._feed.take(room, CHUNK_CHARS)
+            self.tally.read += len(self._unsent)
+        # Kept until they are enqueued: after an outage of PostgreSQL they are enqueued again.
+        rows = self._unsent
+        if rows:
+            entries = await self._send(rows)
+            self._window.extend(entries)
+            self._window_chars += sum(map(size_of, rows))
+            self._unsent = []
+            self._processor.wake()
         return bool(rows)
 
-    async def _enqueue(self, rows: Sequence[Row]) -> None:
+    async def _send(self, rows: Sequence[Row]) -> list[Entry]:
+        """Enqueue a job for each row that can be used, equal rows sharing one."""
         jobs: dict[str, NewJob] = {}
-        keys: list[tuple[Row, str | None]] = []
+        keys: list[str | None] = []
         for row in rows:
             job = job_of(row, self._wish) if isinstance(row, SheetRow) else None
-            keys.append((row, job.idempotency_key if job else None))
+            keys.append(job.idempotency_key if job else None)
             if job is not None and job.idempotency_key is not None:
                 jobs.setdefault(job.idempotency_key, job)
-        errors: dict[str, str] = {}
-        id_by_key = await self._enqueue_all(jobs, errors)
-        for row, key in keys:
-            if key is None or key in errors:
-                self._window.append(Entry(row, None, errors.get(key or "")))
-            else:
-                self._window.append(Entry(row, id_by_key[key]))
+        sent = await self._enqueue(jobs)
+        entries = []
+        for row, key in zip(rows, keys, strict=True):
+            match sent[key] if key is not None else None:
+                case str(error):
+                    entries.append(Entry(row, None, error))
+                case job_id:
+                    entries.append(Entry(row, job_id))
+        return entries
 
-    async def _enqueue_all(
-        self, jobs: Mapping[str, NewJob], errors: dict[str, str]
-    ) -> dict[str, UUID]:
-        """Enqueue jobs by key; a row that no job can be made of is an error of its own."""
+    async def _enqueue(self, jobs: dict[str, NewJob]) -> dict[str, UUID | str]:
+        """Enqueue jobs by key: each one's id, or why it cannot be enqueued."""
         try:
             done = await self._queue.enqueue_many(list(jobs.values()))
-        except InvalidPayload:
-            id_by_key = {}
+        except Invalid as error:
+            if len(jobs) == 1:
+                return dict.fromkeys(jobs, error.message)
+            sent: dict[str, UUID | str] = {}
             for key, job in jobs.items():
-                try:
-                    id_by_key[key] = (await self._queue.enqueue_many([job]))[0].id
-                except InvalidPayload as error:
-                    errors[key] = error.message
-            return id_by_key
-        earlier = [one.id for one in done if not one.is_new]
-        self.tally.known += len(earlier)
+                sent |= await self._enqueue({key: job})
+            return sent
+        earlier = [one.id for one in done if not one.is_new and one.id < self._first_id]
         if earlier:
-            await self._retry_failed(earlier)
+            await self._take_up(earlier)
         return {key: one.id for key, one in zip(jobs, done, strict=True)}
 
-    async def _retry_failed(self, ids: list[UUID]) -> None:
-        """Give jobs that failed in an earlier run another chance."""
-        async with self._queue.database.connection() as conn:
-            found = await job_reads.statuses(conn, workspace_id=self._wish.workspace_id, ids=ids)
+    async def _take_up(self, ids: list[UUID]) -> None:
+        """Count what an earlier run has finished, and give its failed jobs another chance."""
+        found = await self._statuses(ids)
         again = [job_id for job_id, status in found.items() if status in RETRYABLE]
         if again:
             await self._queue.retry_many(workspace_id=self._wish.workspace_id, ids=again)
+        self.tally.known += sum(status is JobStatus.COMPLETED for status in found.values())
 
     async def _write(self) -> bool:
         """Write the rows at the head of the window whose jobs have ended."""
@@ -200,6 +215,7 @@ class Trip:
                 break
             self._write_row(entry)
             self._window.popleft()
+            self._window_chars -= size_of(entry.row)
             count += 1
         if count:
             kept = {entry.job_id for entry in islice(self._window, WRITE_ROWS)}
@@ -212,68 +228,36 @@ class Trip:
         row = entry.row
         if entry.job_id is None:
             reason = row.reason if isinstance(row, BadRow) else entry.error or "cannot be used"
-            self.tally.bad_count += 1
-            self.tally.outcomes["unusable"] += 1
-            if len(self.tally.bad_rows) < BAD_ROWS_SHOWN:
-                self.tally.bad_rows.append(f"line {row.line}: {reason}")
+            self.tally.count_unusable(row.line, reason)
             self._writer.write(row, None, entry.error)
             return
         end = self._ends[entry.job_id]
         if end.status is JobStatus.COMPLETED:
             result = loads(end.result) or {}
-            self.tally.outcomes[str(result.get("outcome", "complete"))] += 1
-            self.tally.reasons.update(
-                {part.get("reason", "") for part in result.get("missing", ())}
-            )
+            self.tally.count_result(result)
             self._writer.write(row, result)
             return
         self.tally.outcomes[str(end.status)] += 1
         error = loads(end.error) or {}
         self._writer.write(row, None, str(error.get("message") or f"the job is {end.status}"))
 
-    async def _count_ahead(self) -> None:
-        """Count the rows in the window whose jobs have ended, for the progress bar."""
+    async def _look_ahead(self) -> None:
+        """Count the rows in the window whose jobs have ended; enqueue again what was deleted."""
         ids = {entry.job_id for entry in self._window if entry.job_id is not None}
         if not ids:
             return
-        async with self._queue.database.connection() as conn:
-            found = await job_reads.statuses(
-                conn, workspace_id=self._wish.workspace_id, ids=list(ids)
-            )
+        found = await self._statuses(list(ids))
         ended = {job_id for job_id, status in found.items() if status in ENDED}
         self.tally.done_ahead = sum(entry.job_id in ended for entry in self._window)
+        gone = [e for e in self._window if e.job_id is not None and e.job_id not in found]
+        if gone:  # somebody pruned them meanwhile
+            for entry, again in zip(gone, await self._send([e.row for e in gone]), strict=True):
+                entry.job_id, entry.error = again.job_id, again.error
+            self._processor.wake()
+
+    async def _statuses(self, ids: list[UUID]) -> dict[UUID, JobStatus]:
+        async with self._queue.database.connection() as conn:
+            return await job_reads.statuses(conn, workspace_id=self._wish.workspace_id, ids=ids)
 
 
-ENDED = frozenset({JobStatus.COMPLETED, *RETRYABLE})
-
-
-def job_of(row: SheetRow, wish: Wish) -> NewJob:
-    """Return the job that enriches a row."""
-    key = key_of(row.lead, wish)
-    payload: dict[str, Any] = {
-        "leadId": row.lead.get("id") or key[:16],
-        "providerId": wish.provider_id,
-        "enrichmentTypes": list(wish.types),
-        "inputData": row.lead,
-    }
-    if wish.fallback_providers:
-        payload["fallbackProviders"] = list(wish.fallback_providers)
-    return NewJob(
-        type="single_lead_enrichment",
-        payload=payload,
-        workspace_id=wish.workspace_id,
-        tags=[wish.tag],
-        idempotency_key=f"enrich:{key}",
-    )
-
-
-def key_of(lead: Mapping[str, str], wish: Wish) -> str:
-    """Return what makes two rows the same work: the lead's fields and what is wanted of it."""
-    same = [
-        sorted((name, value.strip().casefold()) for name, value in lead.items() if value.strip()),
-        sorted(wish.types),
-        wish.provider_id,
-        list(wish.fallback_providers),
-        wish.salt,
-    ]
-    return hashlib.sha256(orjson.dumps(same)).hexdigest()[:40]
+GO_ON = "Run the same command again to go on: what is finished is not done twice."

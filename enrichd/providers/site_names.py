@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import dns.asyncresolver
 import dns.exception
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from enrichd.providers.nameservers import ConnectedNameserver, read_nameserver
 
 LOOKUP_S = 4.0
 ADDRESSES_MAX = 8
@@ -38,7 +39,7 @@ class SiteNames(AbstractResolver):
     """Resolve hosts over the system's nameservers, or over given ones (`ip` or `ip:port`)."""
 
     def __init__(self, nameservers: Sequence[str] = ()) -> None:
-        self._nameservers = [_nameserver(text) for text in nameservers]
+        self._nameservers = [read_nameserver(text) for text in nameservers]
         self._resolver: dns.asyncresolver.Resolver | None = None
 
     async def resolve(
@@ -84,8 +85,12 @@ class SiteNames(AbstractResolver):
 
     def _configure(self) -> dns.asyncresolver.Resolver:
         resolver = dns.asyncresolver.Resolver(configure=not self._nameservers)
-        if self._nameservers:
-            resolver.nameservers = self._nameservers
+        # Connected ones, which say at once that nobody listens; dnspython's own wait in silence.
+        resolver.nameservers = self._nameservers or [
+            ConnectedNameserver(server, 53)
+            for server in resolver.nameservers
+            if isinstance(server, str)
+        ]
         resolver.timeout = LOOKUP_S / 2
         return resolver
 
@@ -98,10 +103,3 @@ def _no_nameserver(error: dns.resolver.NoNameservers) -> str:
     attempts = error.kwargs.get("errors") or ()
     answered = any(attempt[4] is not None for attempt in attempts)
     return "dns_failed" if answered or not attempts else "network_unreachable"
-
-
-def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    host, separator, port = text.rpartition(":")
-    if separator and port.isdigit() and (host.startswith("[") or ":" not in host):
-        return dns.nameserver.Do53Nameserver(host.strip("[]"), int(port))
-    return dns.nameserver.Do53Nameserver(text.strip("[]"))

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from enrichd.ctl import render
-from enrichd.ctl.enriching import Tally, Trip, Wish
+from enrichd.ctl.enrich_report import Bar, Summary
+from enrichd.ctl.enriching import Trip
 from enrichd.ctl.invocation import Invocation, Session, command
+from enrichd.ctl.lead_jobs import Wish
+from enrichd.ctl.row_feed import RowFeed
 from enrichd.ctl.sheet_fields import chosen_fields
 from enrichd.ctl.sheet_reading import Sheet, open_sheet
 from enrichd.ctl.sheet_writing import SheetWriter
-from enrichd.ctl.terminal import safe
 from enrichd.domain.payloads import EnrichmentType
 from enrichd.handlers.registry import load_handlers
+from enrichd.processing.processor import JobProcessor
 from enrichd.processing.wiring import Runtime
+from enrichd.providers.base import REGISTERED
 from enrichd.store.database import Database
 
 INTERRUPTED = 130
 CONCURRENCY = 50
 GRACE_S = 2.0
-PLAIN_PROGRESS_S = 10.0
-NO_NETWORK = ("network_unreachable", "no_resolver", "dns_timeout", "connect_refused")
 
 
 @command(name="enrich", epilog="Example: enrichctl enrich leads.csv --out enriched.csv")
@@ -69,40 +68,54 @@ def enrich_command(
     load_handlers(settings.plugins)
     wish = Wish(
         types=chosen_types(types),
-        provider_id=provider,
-        fallback_providers=fallbacks,
+        provider_id=known_provider(provider),
+        fallback_providers=tuple(map(known_provider, fallbacks)),
         workspace_id=settings.workspace,
         tag="enrich",
         salt=os.urandom(8).hex() if fresh else "",
     )
     chosen = chosen_fields(fields)
     with (
-        open_sheet(source, mapping=mapping_of(maps)) as sheet,
+        opened(source, mapping_of(maps)) as sheet,
         SheetWriter(target, sheet, chosen, raw=raw) as writer,
     ):
-        progress = Bar(total_rows(source), is_shown=sys.stderr.isatty())
-        with progress:
-            began = time.monotonic()
-            work = travel(invocation, sheet, writer, wish, concurrency, progress)
-            is_whole, tally = invocation.run(lambda: work)
-            took_s = time.monotonic() - began
-        if is_whole:
+        feed = RowFeed(iter(sheet), may_block=not is_regular(source))
+        began = time.monotonic()
+        with Bar(total_rows(source), is_shown=sys.stderr.isatty()) as bar:
+            work = travel(invocation, feed, writer, wish, concurrency, bar)
+            trip = invocation.run(lambda: work)
+        if trip.is_whole:
             writer.commit()
-    summary = Summary(sheet, tally, target, took_s, is_whole)
     if writer.is_closed_by_reader:
         return 0
+    took_s = time.monotonic() - began
+    summary = Summary(
+        sheet, trip.tally, target, took_s=took_s, is_whole=trip.is_whole, is_fresh=fresh
+    )
     summary.tell(invocation.is_json and target != "-")
-    return 0 if is_whole else INTERRUPTED
+    return 0 if trip.is_whole else INTERRUPTED
+
+
+@contextlib.contextmanager
+def opened(source: str, mapping: dict[str, str]) -> Iterator[Sheet]:
+    """Give the open list, closed at the end if it is a file."""
+    sheet = open_sheet(source, mapping=mapping)
+    try:
+        yield sheet
+    finally:
+        # To close a pipe that is just being read would wait for what it says next.
+        if is_regular(source):
+            sheet.close()
 
 
 async def travel(
     invocation: Invocation,
-    sheet: Sheet,
+    feed: RowFeed,
     writer: SheetWriter,
     wish: Wish,
     concurrency: int,
-    progress: Bar,
-) -> tuple[bool, Tally]:
+    bar: Bar,
+) -> Trip:
     """Make the trip on the database of this call; Ctrl-C stops it in order, twice at once."""
     async with (
         invocation.session(is_migrating=True) as session,
@@ -110,20 +123,27 @@ async def travel(
         runner(session, wish, concurrency, runtime) as processor,
     ):
         trip = Trip(
-            sheet=sheet,
+            feed=feed,
             writer=writer,
             wish=wish,
             queue=session.queue,
             processor=processor,
-            on_progress=progress.show,
+            on_progress=bar.show,
         )
-        with interruptible(trip):
-            is_whole = await trip.run()
-    return is_whole, trip.tally
+
+        def stop() -> None:
+            bar.show_stopping()
+            trip.stop()
+
+        with interruptible(stop):
+            await trip.run()
+    return trip
 
 
 @contextlib.asynccontextmanager
-async def runner(session: Session, wish: Wish, concurrency: int, runtime: Runtime) -> Any:
+async def runner(
+    session: Session, wish: Wish, concurrency: int, runtime: Runtime
+) -> AsyncIterator[JobProcessor]:
     """Give a JobProcessor that runs the jobs of this trip's lanes, and no others."""
     hot = Database(session.database.dsn, name="enrichctl hot", is_pooler=session.settings.is_pooler)
     control = Database(
@@ -143,18 +163,18 @@ async def runner(session: Session, wish: Wish, concurrency: int, runtime: Runtim
 
 
 @contextlib.contextmanager
-def interruptible(trip: Trip) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop the trip in order; a second one ends the process as usual."""
+def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop in order; a second one ends the process as usual."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def stop() -> None:
+    def stop_once() -> None:
         for number in signals:
             loop.remove_signal_handler(number)
-        trip.stop()
+        stop()
 
     for number in signals:
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop_once)
     try:
         yield
     finally:
@@ -162,114 +182,17 @@ def interruptible(trip: Trip) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-class Bar:
-    """The progress bar on a terminal; a line every ten seconds otherwise."""
-
-    def __init__(self, total: int | None, *, is_shown: bool) -> None:
-        self._total = total
-        self._is_shown = is_shown
-        self._began = self._told = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not is_shown,
-        )
-        self._task: TaskID = self._progress.add_task("enriching", total=total, count="", rate="")
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, tally: Tally) -> None:
-        """Show how far the trip is."""
-        done = tally.written + tally.done_ahead
-        now = time.monotonic()
-        rate = done / max(now - self._began, 0.1)
-        total = self._total
-        if total is not None:
-            total = max(total, tally.read)
-        count = f"{done:,}/{total:,}" if total is not None else f"{done:,}"
-        if self._is_shown:
-            self._progress.update(
-                self._task, completed=done, total=total, count=count, rate=f"{rate:,.0f}/s"
-            )
-        elif now - self._told >= PLAIN_PROGRESS_S:
-            self._told = now
-            click.echo(f"enriching: {count} rows, {rate:,.0f}/s", err=True)
+def known_provider(name: str) -> str:
+    """Return the name of a source that is there, or say which one was probably meant."""
+    if name in REGISTERED:
+        return name
+    raise click.UsageError(f"there is no source {name!r}; {nearest(name, REGISTERED)}")
 
 
-class Summary:
-    """The last word: what was done, what could not be used, how to go on."""
-
-    def __init__(
-        self, sheet: Sheet, tally: Tally, target: str, took_s: float, is_whole: bool
-    ) -> None:
-        self._sheet = sheet
-        self._tally = tally
-        self._target = target
-        self._took_s = took_s
-        self._is_whole = is_whole
-
-    def tell(self, is_json: bool) -> None:
-        """Print it: JSON on stdout, or sentences on stderr, where they disturb no pipe."""
-        if is_json:
-            render.json_document(self.to_json())
-            return
-        for sentence in self.sentences():
-            click.echo(safe(sentence), err=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the machine-readable summary."""
-        return {
-            "isWhole": self._is_whole,
-            "out": self._target,
-            "rows": self._tally.written,
-            "outcomes": dict(self._tally.outcomes),
-            "unusableRows": self._tally.bad_count,
-            "knownJobs": self._tally.known,
-            "seconds": round(self._took_s, 3),
-        }
-
-    def sentences(self) -> Iterator[str]:
-        """Yield the summary for people."""
-        tally = self._tally
-        for note in self._sheet.notes:
-            yield f"note: {note}"
-        if not self._is_whole:
-            yield (
-                f"Stopped after {tally.written:,} rows; nothing was written to {self._target}."
-                if self._target != "-"
-                else f"Stopped after {tally.written:,} rows."
-            )
-            yield "Run the same command again to go on: what is finished is not done twice."
-            return
-        rate = tally.written / max(self._took_s, 0.001)
-        where = "" if self._target == "-" else f" to {self._target}"
-        yield f"Wrote {tally.written:,} rows{where} in {self._took_s:.1f} s ({rate:,.0f} a second)."
-        shown = ", ".join(f"{count:,} {name}" for name, count in tally.outcomes.most_common())
-        if shown:
-            yield f"Outcomes: {shown}."
-        if tally.known:
-            yield f"{tally.known:,} were known from an earlier run; --fresh asks again."
-        if tally.bad_count:
-            yield f"{tally.bad_count:,} rows could not be used:"
-            yield from (f"  {row}" for row in tally.bad_rows)
-            if tally.bad_count > len(tally.bad_rows):
-                yield f"  … and {tally.bad_count - len(tally.bad_rows):,} more (column error)"
-        offline = sum(tally.reasons[reason] for reason in NO_NETWORK)
-        if offline:
-            yield (
-                f"{offline:,} rows lack facts because the network could not be reached"
-                " (column missing). With a network, run it again with --fresh."
-            )
+def nearest(word: str, words: Collection[str]) -> str:
+    """Return what was probably meant, else all there is."""
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]}?" if close else f"give one of {', '.join(sorted(words))}"
 
 
 def chosen_types(text: str | None) -> tuple[str, ...]:
@@ -277,10 +200,11 @@ def chosen_types(text: str | None) -> tuple[str, ...]:
     if text is None:
         return tuple(EnrichmentType)
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    wrong = [name for name in names if name not in set(EnrichmentType)]
-    if wrong or not names:
-        shown = ", ".join(EnrichmentType)
-        raise click.UsageError(f"--types is {text!r}; give some of {shown}")
+    if not names:
+        raise click.UsageError(f"--types is {text!r}; give some of {', '.join(EnrichmentType)}")
+    for name in names:
+        if name not in set(EnrichmentType):
+            raise click.UsageError(f"--types has {name!r}; {nearest(name, list(EnrichmentType))}")
     return names
 
 
@@ -297,12 +221,16 @@ def mapping_of(maps: tuple[str, ...]) -> dict[str, str]:
 
 def total_rows(source: str) -> int | None:
     """Return about how many rows a file has, by its line ends; None for a pipe."""
-    path = Path(source)
-    if source == "-" or not path.is_file():
+    if not is_regular(source):
         return None
     try:
-        with path.open("rb") as file:
+        with open(source, "rb") as file:
             ends = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return None
     return max(ends - 1, 1)
+
+
+def is_regular(source: str) -> bool:
+    """Tell a file from a pipe or a device, whose bytes come when they come."""
+    return source != "-" and Path(source).is_file()

@@ -1,0 +1,58 @@
+"""From a row of a lead list to the job that enriches it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from enrichd.ctl.sheet_reading import SheetRow
+from enrichd.domain.jobs import NewJob
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to find out for every row."""
+
+    types: tuple[str, ...]
+    provider_id: str
+    fallback_providers: tuple[str, ...]
+    workspace_id: str
+    tag: str
+    salt: str = ""
+    """Makes the keys of this run its own, so that nothing done before is used."""
+
+
+def job_of(row: SheetRow, wish: Wish) -> NewJob:
+    """Return the job that enriches a row."""
+    key = key_of(row.lead, wish)
+    payload: dict[str, Any] = {
+        "leadId": row.lead.get("id") or key[:16],
+        "providerId": wish.provider_id,
+        "enrichmentTypes": list(wish.types),
+        "inputData": row.lead,
+    }
+    if wish.fallback_providers:
+        payload["fallbackProviders"] = list(wish.fallback_providers)
+    return NewJob(
+        type="single_lead_enrichment",
+        payload=payload,
+        workspace_id=wish.workspace_id,
+        tags=[wish.tag],
+        idempotency_key=f"enrich:{key}",
+    )
+
+
+def key_of(lead: Mapping[str, str], wish: Wish) -> str:
+    """Return what makes two rows the same work: the lead's fields and what is wanted of it."""
+    same = [
+        sorted((name, value.strip().casefold()) for name, value in lead.items() if value.strip()),
+        sorted(wish.types),
+        wish.provider_id,
+        list(wish.fallback_providers),
+        wish.salt,
+    ]
+    return hashlib.sha256(orjson.dumps(same)).hexdigest()[:40]
