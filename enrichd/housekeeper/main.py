@@ -25,8 +25,9 @@ from enrichd.store.database import Database
 # are looked at this often; after a while without jobs only once a second.
 EAGER_LOOK_S = 0.05
 EAGER_FOR_S = 5.0
-CALM_LOOK_S = 1.0
+CALM_LOOK_S = 1.1
 FLOORS_S = 5.0
+FLOORS_FOR_S = 60.0
 SWEEP_S = 60.0
 LOAD_S = 2.0
 
@@ -65,9 +66,11 @@ class Housekeeper:
                     self._link.beat(),
                     self._look_around(),
                     self._sweep(),
-                    report_load(self._database, self._link, every_s=LOAD_S),
                 )
             ]
+            if self._settings.worker_max_count > self._settings.worker_count:
+                load = report_load(self._database, self._link, every_s=LOAD_S)
+                tasks.append(group.create_task(load))
             if self._listen_dsn is not None:
                 tasks.append(group.create_task(listen.listen(self._listen_dsn, self._hint)))
             self._link.say("ready")
@@ -109,7 +112,7 @@ class Housekeeper:
         floors_at = 0.0
         while True:
             try:
-                if clock() >= floors_at:
+                if clock() >= floors_at and clock() - self._last_job < FLOORS_FOR_S:
                     floors_at = clock() + FLOORS_S
                     await self._queue.raise_floors()
                 pause_s = await self._look()
@@ -140,7 +143,7 @@ class Housekeeper:
                 self._wake(upkeep.moved)
             if upkeep.moved:
                 return 0.0
-        if seen.ready:
+        if seen.ready or seen.is_busy:
             self._last_job = clock()
             if self._idle_workers:
                 self._wake(seen.ready)

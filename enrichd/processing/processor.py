@@ -46,6 +46,8 @@ FLOORS_S = 5.0
 DRAIN_EXTRA_S = 10.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
 FENCE_S = 5.0
+# The server may commit a statement long after its client's connection broke.
+SUSPICIOUS_S = 120.0
 
 log = get_logger("worker")
 
@@ -173,6 +175,8 @@ class JobProcessor:
         self._turns = 0
         self._turned_at = float("-inf")
         self._is_turning = False
+        self._suspicious_until = float("-inf")
+        """Until when claims may turn up whose answer was lost with a connection."""
         self._has_looked_idle = False
         """Whether a claim made with nothing in hand came back empty, and nothing came since."""
 
@@ -466,6 +470,7 @@ class JobProcessor:
     async def _outage(self, error: Unavailable) -> None:
         """Wait until PostgreSQL is back, or it is time to stop."""
         log.warning("database_away", reason=error.message)
+        self._suspicious_until = asyncio.get_running_loop().time() + SUSPICIOUS_S
         for pause_s in backoff():
             await asyncio.sleep(min(pause_s, max(self._time_left_s(), 0.0)))
             try:
@@ -486,7 +491,8 @@ class JobProcessor:
         A connection that broke at the commit may have claimed jobs whose ids were lost with it, and
         the server may commit only after we asked; our heartbeat would keep them ours for ever.
         """
-        if self._is_turning:
+        is_suspicious = asyncio.get_running_loop().time() < self._suspicious_until
+        if self._is_turning or not is_suspicious:
             return
         turns = self._turns
         try:

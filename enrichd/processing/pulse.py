@@ -24,6 +24,7 @@ from enrichd.store.database import Database
 
 # After a missed heartbeat the next try comes soon: what is left of the timeout is short.
 MISSED_PAUSE_S = 0.5
+FIRST_PAUSE_S = 0.5
 LONG_AGO_S = 1e6
 
 log = get_logger("worker")
@@ -112,7 +113,8 @@ class Pulse:
         """
         clock = asyncio.get_running_loop().time
         last = clock()
-        pause_s = self._interval_s
+        # The first one soon: it says that this worker has asked for jobs and got an answer.
+        pause_s = min(self._interval_s, FIRST_PAUSE_S)
         while True:
             left_s = last + self._timeout_s * 2 / 3 - clock()
             await asyncio.sleep(min(pause_s * random.uniform(0.9, 1.1), max(left_s, 0.0)))

@@ -189,7 +189,8 @@ LOOK: LiteralString = """
                       and not exists (select 1
                                         from enrichment_workers as worker
                                        where worker.id = job.worker_id
-                                         and worker.state <> 'dead'))
+                                         and worker.state <> 'dead')),
+           exists (select 1 from enrichment_jobs where status = 'processing')
 """
 
 
@@ -204,6 +205,8 @@ class Look:
     has_late: bool
     has_silent: bool
     has_orphans: bool
+    is_busy: bool
+    """Whether any job is being run."""
 
     @property
     def has_upkeep(self) -> bool:
