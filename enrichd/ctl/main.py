@@ -37,6 +37,7 @@ COMMANDS = {
     "completion": "completion",
     "config": "config",
     "db": "db",
+    "doctor": "doctor",
     "enqueue": "enqueue",
     "enrich": "enrich",
     "list": "list",
