@@ -15,7 +15,7 @@ from types import MappingProxyType
 from setproctitle import setproctitle
 
 import enrichd
-from enrichd.errors import EnrichdError, Invalid, Unavailable
+from enrichd.errors import EnrichdError, Invalid, InvalidSetting, Unavailable
 from enrichd.gateway.main import run_gateway
 from enrichd.handlers.registry import load_handlers
 from enrichd.housekeeper.main import run_housekeeper
@@ -28,6 +28,8 @@ from enrichd.worker.main import run_worker
 
 NOT_FOR_CHILDREN = ("enrichd.ctl", "enrichd.daemon")
 NOTHING: Mapping[str, str] = MappingProxyType({})
+# Children speak once a second, whatever WORKER_TIMEOUT is.
+HANG_S_MIN = 3.0
 
 log = get_logger("daemon")
 
@@ -44,9 +46,9 @@ def main() -> None:
         sys.exit(CONFIGURATION_ERROR)
     setproctitle("enrichd: supervisor")
     try:
-        with database_of(settings) as dsn:
+        with database_of(settings) as overrides:
             import_everything()
-            sys.exit(WorkerManager(lambda: fleet(dsn)).run())
+            sys.exit(WorkerManager(lambda: fleet(overrides)).run())
     except EnrichdError as error:
         log.critical("start_failed", reason=error.message, hint=error.hint)
         sys.exit(CONFIGURATION_ERROR if isinstance(error, Invalid) else 1)
@@ -63,9 +65,11 @@ def load_settings(overrides: Mapping[str, str] = NOTHING) -> Settings:
     return settings
 
 
-def fleet(dsn: str) -> Fleet:
+def fleet(overrides: Mapping[str, str]) -> Fleet:
     """Return what to run, by the configuration as it is now: also called at each reload."""
-    settings = load_settings({"DATABASE_URL": dsn})
+    settings = load_settings(overrides)
+    if settings.database_url is None:
+        raise InvalidSetting("DATABASE_URL is gone; the embedded server needs a new start")
     return Fleet(
         worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link)),
         others=(
@@ -75,19 +79,19 @@ def fleet(dsn: str) -> Fleet:
         worker_count=settings.worker_count,
         worker_max_count=settings.worker_max_count,
         grace_s=settings.graceful_shutdown_timeout_s,
-        hang_s=settings.worker_timeout_s / 2,
+        hang_s=max(settings.worker_timeout_s / 2, HANG_S_MIN),
     )
 
 
 @contextlib.contextmanager
-def database_of(settings: Settings) -> Iterator[str]:
-    """Give the address of the database: DATABASE_URL, or the embedded server, migrated."""
+def database_of(settings: Settings) -> Iterator[Mapping[str, str]]:
+    """Give what leads to the database beside the settings: the embedded server, migrated."""
     if settings.database_url is not None:
-        yield settings.dsn
+        yield NOTHING
         return
     with embedded.start(settings.data_dir / "postgresql") as server:
         migrate_apart(server.dsn)
-        yield server.dsn
+        yield {"DATABASE_URL": server.dsn}
 
 
 def migrate_apart(dsn: str) -> None:

@@ -23,6 +23,9 @@ SIGNALS = (
     signal.SIGUSR1,
     signal.SIGCHLD,
 )
+# These are orders to the supervisor. A terminal or `kill -HUP -- -GROUP` sends them to everybody,
+# and by default they would kill (or stop) a child in the middle of its jobs.
+NOT_FOR_CHILDREN = frozenset({signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU})
 SOFTWARE_ERROR = 70
 
 
@@ -95,7 +98,8 @@ def fork(
     """Start a child. `inherited` are the supervisor's own sockets, which the child closes.
 
     The parent has no event loop, thread or connection, so forking it is safe. Signals are blocked
-    across the fork, so that none meets the parent's handlers in the child.
+    across the fork, so that none meets the parent's handlers in the child. Raises OSError when the
+    system has no room for another process or socket.
     """
     ours, theirs = socket.socketpair()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -103,9 +107,12 @@ def fork(
         pid = os.fork()
         if pid == 0:
             become_child(spec, theirs, slot, [ours, *inherited])
+    except OSError:
+        ours.close()
+        raise
     finally:
+        theirs.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    theirs.close()
     ours.setblocking(False)
     return Child(spec.role, pid, ours, generation, slot)
 
@@ -118,7 +125,8 @@ def become_child(
     try:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+            is_ours = number not in NOT_FOR_CHILDREN
+            signal.signal(number, signal.SIG_DFL if is_ours else signal.SIG_IGN)
         # A sibling's link that stayed open here would hide that sibling's end of file.
         for sock in inherited:
             sock.close()

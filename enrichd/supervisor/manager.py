@@ -34,6 +34,9 @@ DUMP_S = 0.5
 STARTED_S = 10.0
 KILL_EXTRA_S = 15.0
 QUICK_KILL_S = 5.0
+# The loop turns at least each second. Away for longer, it was stopped (Ctrl-Z, a frozen container),
+# its children most likely too: their silence says nothing.
+AWAY_S = 2.0
 REAP_S = 2.0
 
 log = get_logger("supervisor")
@@ -99,7 +102,7 @@ class WorkerManager:
         self._started = time.monotonic()
         self._next_tick = 0.0
         self._idle_told = -1
-        self._last_watchdog = 0.0
+        self._looked_at = time.monotonic()
 
     # The loop.
 
@@ -208,7 +211,12 @@ class WorkerManager:
         taken = {child.slot for child in self._children}
         taken |= {child.slot for child, _ in self._dying}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        child = fork(spec, generation=self._generation, slot=slot, inherited=inherited)
+        try:
+            child = fork(spec, generation=self._generation, slot=slot, inherited=inherited)
+        except OSError as error:
+            self._wait_longer(backoff, FIRST_BACKOFF_S)
+            log.error("child_not_started", role=spec.role, reason=str(error))
+            return False
         self._children.append(child)
         self._selector.register(child.link, selectors.EVENT_READ, child)
         log.info("child_started", role=child.role, child_pid=child.pid)
@@ -247,7 +255,7 @@ class WorkerManager:
                 child.is_idle = word == "idle"
                 self._tell_idle()
             case "wake":
-                self._wake(int(rest) if rest.isdigit() else 1)
+                self._wake(int(rest) if rest.isdecimal() else 1)
             case "load":
                 self._scale(rest)
             case "recycle":
@@ -290,12 +298,12 @@ class WorkerManager:
         if child.is_leaving and code == 0:
             backoff.pause_s = 0.0
             return
-        if code == 0:
-            backoff.pause_s = UNASKED_EXIT_S
-        elif lived_s > HEALTHY_S:
-            backoff.pause_s = FIRST_BACKOFF_S
-        else:
-            backoff.pause_s = min(max(backoff.pause_s * 2, FIRST_BACKOFF_S), LAST_BACKOFF_S)
+        if lived_s > HEALTHY_S:
+            backoff.pause_s = 0.0
+        self._wait_longer(backoff, UNASKED_EXIT_S if code == 0 else FIRST_BACKOFF_S)
+
+    def _wait_longer(self, backoff: Backoff, first_s: float) -> None:
+        backoff.pause_s = min(max(backoff.pause_s * 2, first_s), LAST_BACKOFF_S)
         backoff.not_before = time.monotonic() + backoff.pause_s
 
     # Wake-ups and scaling.
@@ -346,7 +354,7 @@ class WorkerManager:
         if self._stop is not None:
             self._go_on_with_stop(self._stop, now)
         if now >= self._next_tick:
-            self._next_tick = now + TICK_S
+            self._next_tick = now + self._tick_s()
             for child in self._children:
                 child.say("tick")
             self._idle_told = -1  # Said again each tick, for a housekeeper that came since.
@@ -354,8 +362,16 @@ class WorkerManager:
             self._report_readiness()
             self._watchdog(now)
 
+    def _tick_s(self) -> float:
+        watchdog_s = self._notifier.watchdog_s
+        return TICK_S if watchdog_s is None else min(TICK_S, watchdog_s / 2)
+
     def _kill_hung(self, now: float) -> None:
+        was_away = now - self._looked_at > AWAY_S
+        self._looked_at = now
         for child in self._children:
+            if was_away:
+                child.heard = now
             if child.killed_at is not None:
                 if now >= child.killed_at:
                     child.killed_at = now + REAP_S
@@ -369,10 +385,9 @@ class WorkerManager:
 
     def _watchdog(self, now: float) -> None:
         """Tell systemd that we are alive, if the loop turns and a child does."""
-        if self._notifier.watchdog_s is None or now - self._last_watchdog < TICK_S:
+        if self._notifier.watchdog_s is None:
             return
         if any(now - child.heard < self._fleet.hang_s for child in self._children):
-            self._last_watchdog = now
             self._notifier.say("WATCHDOG=1")
 
     def _report_readiness(self) -> None:
@@ -407,8 +422,8 @@ class WorkerManager:
             self._stop.is_quick = True
             self._stop.deadline = min(self._stop.deadline, now + QUICK_KILL_S)
             for child in self._of("worker"):
-                # A worker's second signal makes it give its jobs back at once.
-                child.signal(signal.SIGTERM)
+                # Not by a second signal, which PM2 or a terminal may have sent for the first stop.
+                child.say("stop_now")
 
     def _go_on_with_stop(self, stop: Stop, now: float) -> None:
         if not self._of("worker"):
@@ -428,8 +443,8 @@ class WorkerManager:
         )
         try:
             self._fleet = self._make_fleet()
-        except EnrichdError as error:
-            log.error("reload_refused", reason=error.message)
+        except (EnrichdError, OSError, ValueError) as error:  # a folder gone, a file not in UTF-8
+            log.error("reload_refused", reason=str(error))
             self._notifier.say("READY=1", "STATUS=reload refused: see the log")
             return
         self._scaling = Scaling(self._fleet.worker_count)
@@ -445,7 +460,7 @@ class WorkerManager:
         old = [child for child in workers if child.generation < self._generation]
         if old:
             fresh = [child for child in workers if child.generation == self._generation]
-            if fresh and all(child.is_ready for child in fresh) and len(workers) > self._wanted():
+            if all(child.is_ready for child in fresh) and len(workers) > self._wanted():
                 self._reload.leaving = old[0]
                 self._let_go(old[0], "reload")
             return

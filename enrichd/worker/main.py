@@ -34,7 +34,7 @@ async def work(settings: Settings, sock: socket.socket) -> int:
     async with Runtime(settings) as runtime:
         link = Link(
             sock,
-            on_line=lambda line: processor.wake() if line == "wake" else None,
+            on_line=lambda line: obey(processor, line),
             on_parent_death=lambda: processor.stop(),
         )
         processor = runtime.processor(
@@ -44,7 +44,8 @@ async def work(settings: Settings, sock: socket.socket) -> int:
             on_identity=lambda worker_id: link.say(f"id {worker_id}\nready"),
             on_idle=lambda is_idle: link.say("idle" if is_idle else "busy"),
         )
-        on_stop_signals(processor.stop, processor.stop_now)
+        # All the same: PM2, a terminal and the supervisor may each send one for a single stop.
+        on_stop_signals(processor.stop, processor.stop)
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(link.beat()),
@@ -56,6 +57,17 @@ async def work(settings: Settings, sock: socket.socket) -> int:
     await hot.close()
     await control.close()
     return 0
+
+
+def obey(processor: JobProcessor, line: str) -> None:
+    """Do what the supervisor says."""
+    match line:
+        case "wake":
+            processor.wake()
+        case "stop_now":
+            processor.stop_now()
+        case _:
+            pass
 
 
 async def recycle(settings: Settings, processor: JobProcessor, link: Link) -> None:
