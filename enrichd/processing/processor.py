@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -22,11 +21,13 @@ from enrichd.domain.outcomes import Released
 from enrichd.domain.retries import RetryRule
 from enrichd.errors import Invalid, Unavailable
 from enrichd.logs import get_logger
+from enrichd.processing.bounds import Limits, Report
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.pauses import backoff
 from enrichd.processing.plan import Plan
 from enrichd.processing.pulse import Pulse, Vitals
 from enrichd.processing.runs import SHORT_RUN_S, Runners
+from enrichd.processing.upkeep import Upkeep
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import lanes, workers
 from enrichd.store.database import Database
@@ -40,8 +41,6 @@ PREFETCH_MAX = 500
 PREFETCH_AGE_S = 1.0
 CLOCK_S = 0.25
 CONTROL_S = 1.0
-TEND_S = 0.5
-FLOORS_S = 5.0
 # Room to record and release after the grace, also while PostgreSQL comes back.
 DRAIN_EXTRA_S = 10.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
@@ -50,56 +49,6 @@ FENCE_S = 5.0
 SUSPICIOUS_S = 120.0
 
 log = get_logger("worker")
-
-
-@dataclass(slots=True)
-class Limits:
-    """How far a bounded run goes. None means without end."""
-
-    max_jobs: int | None = None
-    timeout_s: float | None = None
-    is_until_empty: bool = False
-    """End when nothing is ready to claim and nothing runs."""
-
-    @property
-    def is_bounded(self) -> bool:
-        """Say whether the run is to end by itself."""
-        return self.is_until_empty or self.max_jobs is not None or self.timeout_s is not None
-
-
-@dataclass(slots=True)
-class Report:
-    """What a JobProcessor did."""
-
-    claimed: int = 0
-    completed: int = 0
-    failed: int = 0
-    retried: int = 0
-    snoozed: int = 0
-    cancelled: int = 0
-    released: int = 0
-    lost: int = 0
-
-    @property
-    def ended(self) -> int:
-        """Return how many runs came to an end of their own."""
-        return self.completed + self.failed + self.retried + self.snoozed + self.cancelled
-
-    def count(self, ended: Ended) -> None:
-        """Count one recorded run by its end."""
-        match ended.outcome:
-            case "completed":
-                self.completed += 1
-            case "failed":
-                self.failed += 1
-            case "retry":
-                self.retried += 1
-            case "snoozed" | "parked":
-                self.snoozed += 1
-            case "cancelled":
-                self.cancelled += 1
-            case _:
-                self.released += 1
 
 
 def ignore(_: object) -> None:
@@ -156,8 +105,8 @@ class JobProcessor:
         self._concurrency = concurrency
         self._tick_s = min(CLOCK_S, job_timeout_s / 4)
         self._poll_interval_s = poll_interval_s
-        self._worker_timeout_s = worker_timeout_s
         self._grace_s = grace_s
+        self._upkeep = Upkeep(self._control, worker_timeout_s=worker_timeout_s)
         self._is_tending = is_tending
         self._on_identity = on_identity
         self._on_idle = on_idle
@@ -220,11 +169,11 @@ class JobProcessor:
                 self._writer.run(),
             ]
             if self._is_tending:
-                loops.append(self._tend())
+                loops.append(self._upkeep.run(on_moved=self.wake))
             helpers = [beside.create_task(loop) for loop in loops]
             try:
                 if self._limits.is_until_empty:
-                    await self._first_upkeep()
+                    await self._upkeep.first(within_s=self._time_left_s)
                 await self._cycle()
                 await self._drain()
             finally:
@@ -577,33 +526,6 @@ class JobProcessor:
             )
         self._give_back(self._runners.cancel(cancelled))
         await self._writer.write_progress()
-
-    async def _first_upkeep(self) -> None:
-        """Promote and rescue once before a bounded run may find the queue empty."""
-        with suppress(Unavailable):
-            while (await self._control.tend(worker_timeout_s=self._worker_timeout_s)).moved:
-                if self._time_left_s() <= 0:
-                    return
-
-    async def _tend(self) -> None:
-        """Keep the queue moving; wake the claim when jobs became ready."""
-        clock = asyncio.get_running_loop().time
-        floors_at = clock() + FLOORS_S
-        while True:
-            try:
-                if clock() >= floors_at:
-                    floors_at = clock() + FLOORS_S
-                    await self._control.raise_floors()
-                upkeep = await self._control.tend(worker_timeout_s=self._worker_timeout_s)
-            except Unavailable as error:
-                log.debug("upkeep_failed", reason=error.message)
-            except Exception as error:
-                log.error("upkeep_broke", exc_info=error)
-            else:
-                if upkeep.moved:
-                    self.wake()
-                    continue
-            await asyncio.sleep(TEND_S)
 
 
 def unstarted(job_id: str, attempt: int) -> Ended:

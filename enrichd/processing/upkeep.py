@@ -1,0 +1,51 @@
+"""The queue's upkeep where no housekeeper does it: in bounded runs and in `enrich`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from enrichd.errors import Unavailable
+from enrichd.logs import get_logger
+from enrichd.queue.manager import JobQueueManager
+
+TEND_S = 0.5
+FLOORS_S = 5.0
+
+log = get_logger("worker")
+
+
+class Upkeep:
+    """Promotes due jobs, rescues, lifts floors, beside a JobProcessor."""
+
+    def __init__(self, queue: JobQueueManager, *, worker_timeout_s: float) -> None:
+        self._queue = queue
+        self._worker_timeout_s = worker_timeout_s
+
+    async def first(self, *, within_s: Callable[[], float]) -> None:
+        """Promote and rescue all there is before a bounded run may find the queue empty."""
+        with suppress(Unavailable):
+            while (await self._queue.tend(worker_timeout_s=self._worker_timeout_s)).moved:
+                if within_s() <= 0:
+                    return
+
+    async def run(self, *, on_moved: Callable[[], None]) -> None:
+        """Keep the queue moving until cancelled; `on_moved` is called when jobs became ready."""
+        clock = asyncio.get_running_loop().time
+        floors_at = clock() + FLOORS_S
+        while True:
+            try:
+                if clock() >= floors_at:
+                    floors_at = clock() + FLOORS_S
+                    await self._queue.raise_floors()
+                upkeep = await self._queue.tend(worker_timeout_s=self._worker_timeout_s)
+            except Unavailable as error:
+                log.debug("upkeep_failed", reason=error.message)
+            except Exception as error:
+                log.error("upkeep_broke", exc_info=error)
+            else:
+                if upkeep.moved:
+                    on_moved()
+                    continue
+            await asyncio.sleep(TEND_S)
