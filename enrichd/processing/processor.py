@@ -45,8 +45,6 @@ CONTROL_S = 1.0
 DRAIN_EXTRA_S = 10.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
 FENCE_S = 5.0
-# The server may commit a statement long after its client's connection broke.
-SUSPICIOUS_S = 120.0
 
 log = get_logger("worker")
 
@@ -124,8 +122,6 @@ class JobProcessor:
         self._turns = 0
         self._turned_at = float("-inf")
         self._is_turning = False
-        self._suspicious_until = float("-inf")
-        """Until when claims may turn up whose answer was lost with a connection."""
         self._has_looked_idle = False
         """Whether a claim made with nothing in hand came back empty, and nothing came since."""
 
@@ -419,7 +415,6 @@ class JobProcessor:
     async def _outage(self, error: Unavailable) -> None:
         """Wait until PostgreSQL is back, or it is time to stop."""
         log.warning("database_away", reason=error.message)
-        self._suspicious_until = asyncio.get_running_loop().time() + SUSPICIOUS_S
         for pause_s in backoff():
             await asyncio.sleep(min(pause_s, max(self._time_left_s(), 0.0)))
             try:
@@ -434,14 +429,13 @@ class JobProcessor:
             log.info("database_back")
             return
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, held_count: int) -> None:
         """Give back what the database thinks we run and we never heard of.
 
         A connection that broke at the commit may have claimed jobs whose ids were lost with it, and
         the server may commit only after we asked; our heartbeat would keep them ours for ever.
         """
-        is_suspicious = asyncio.get_running_loop().time() < self._suspicious_until
-        if self._is_turning or not is_suspicious:
+        if self._is_turning or held_count == self._runners.held + len(self._ended):
             return
         turns = self._turns
         try:

@@ -79,8 +79,11 @@ class Pulse:
             async with asyncio.timeout(self._timeout_s / 3), self._database.connection() as conn:
                 await workers.delete(conn, worker_id=self._vitals().worker_id)
 
-    async def beat(self, within_s: float | None = None) -> bool:
-        """Send one heartbeat; False when the worker was declared dead. Raises Unavailable."""
+    async def beat(self, within_s: float | None = None) -> int | None:
+        """Send one heartbeat; return how many jobs the database thinks the worker has.
+
+        None when the worker was declared dead. Raises Unavailable.
+        """
         vitals = self._vitals()
         try:
             async with (
@@ -103,7 +106,7 @@ class Pulse:
     async def run(
         self,
         *,
-        on_beat: Callable[[], Awaitable[None]],
+        on_beat: Callable[[int], Awaitable[None]],
         on_silence: Callable[[str], Awaitable[None]],
     ) -> None:
         """Beat until cancelled.
@@ -121,7 +124,7 @@ class Pulse:
             left_s = last + self._timeout_s * 2 / 3 - clock()
             pause_s = self._interval_s
             try:
-                is_alive = await self.beat(within_s=max(left_s, 0.05))
+                held = await self.beat(within_s=max(left_s, 0.05))
             except Unavailable as error:
                 log.warning("heartbeat_missed", reason=error.message)
                 pause_s = min(self._interval_s, MISSED_PAUSE_S)
@@ -129,8 +132,8 @@ class Pulse:
                     continue
                 await on_silence("no heartbeat reached the database")
             else:
-                if is_alive:
-                    await on_beat()
+                if held is not None:
+                    await on_beat(held)
                 else:
                     await on_silence("this worker was declared dead")
             last = clock()
@@ -140,6 +143,6 @@ class Pulse:
         pauses_s = backoff()
         while True:
             try:
-                return await self.beat()
+                return await self.beat() is not None
             except Unavailable:
                 await asyncio.sleep(next(pauses_s))

@@ -39,6 +39,10 @@ BEAT: LiteralString = """
            turned_at = coalesce(now() - make_interval(secs => %(turned_s)s), turned_at)
      where id = %(id)s
        and state <> 'dead'
+    returning (select count(*)
+                 from enrichment_jobs as job
+                where job.status = 'processing'
+                  and job.worker_id = %(id)s)
 """
 
 
@@ -51,8 +55,11 @@ async def beat(
     completed: int,
     failed: int,
     turned_s: float | None = None,
-) -> bool:
-    """Keep a worker alive; False when it was declared dead and its jobs were given away."""
+) -> int | None:
+    """Keep a worker alive; return how many jobs it has, as the database sees it.
+
+    None means that it was declared dead and its jobs were given away.
+    """
     cursor = await conn.execute(
         BEAT,
         {
@@ -64,7 +71,8 @@ async def beat(
             "turned_s": turned_s,
         },
     )
-    return cursor.rowcount == 1
+    row = await cursor.fetchone()
+    return row[0] if row else None
 
 
 CANCELLED_RUNS: LiteralString = """

@@ -12,7 +12,7 @@ from enrichd.ctl import render
 from enrichd.ctl.durations import DURATION
 from enrichd.ctl.invocation import Invocation, command
 from enrichd.handlers.registry import load_handlers
-from enrichd.processing.processor import Limits, Report
+from enrichd.processing.bounds import Limits, Report
 from enrichd.processing.wiring import Runtime
 from enrichd.store.database import Database
 
