@@ -118,7 +118,7 @@ def metrics_kept() -> Check:
     """Check that there is room for the metrics."""
     folder = metrics.folder()
     if folder is None or not metrics.is_on():
-        return Check("metrics", "warn", "this daemon keeps no metrics: there was no room for them")
+        return Check("metrics", "warn", "this daemon keeps no metrics: its log says why")
     try:
         free = free_bytes(folder)
     except OSError:

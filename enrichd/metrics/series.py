@@ -124,11 +124,12 @@ def samples(
 def use(folder: Path) -> None:
     """Write into this folder from now on, under the supervisor's slot."""
     os.environ[FOLDER_VARIABLE] = str(folder)
-    # Imported only now: it looks at the variable once, at its import.
+    # Not at the top: enrichctl keeps no metrics and need not load it.
     from prometheus_client import values
 
     book.folder = folder
-    # The function is asked at each write, so a value made before a fork moves to the child's files.
+    # In place of the class chosen at its import, when the variable may not have been set yet. The
+    # function is asked at each write, so a value made before a fork moves to the child's files.
     library: Any = values
     library.ValueClass = library.MultiProcessValue(lambda: book.slot)
     start(SUPERVISOR_SLOT)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from enrichd.gateway.connections import Guard, watch_requests
@@ -69,8 +70,8 @@ async def quick(_: web.Request) -> web.Response:
     return web.Response(text="here")
 
 
-@pytest.fixture
-async def limited(request) -> AsyncIterator[Limited]:
+@asynccontextmanager
+async def limited_server(**changed: float) -> AsyncIterator[Limited]:
     limits = {"connections_max": 3, "headers_s": 0.3, "keepalive_s": 0.6}
     found = Limited()
     app = web.Application(middlewares=[watch_requests])
@@ -78,12 +79,20 @@ async def limited(request) -> AsyncIterator[Limited]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     assert runner.server is not None
-    found.guard = Guard(runner.server, **{**limits, **getattr(request, "param", {})})
+    found.guard = Guard(runner.server, **{**limits, **changed})
     server = await asyncio.get_running_loop().create_server(found.guard, "127.0.0.1", 0)
     found.port = server.sockets[0].getsockname()[1]
-    yield found
-    server.close()
-    await runner.cleanup()
+    try:
+        yield found
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def limited(request) -> AsyncIterator[Limited]:
+    async with limited_server(**getattr(request, "param", {})) as found:
+        yield found
 
 
 async def test_a_request_is_answered_and_the_connection_kept(limited):
@@ -178,6 +187,23 @@ async def test_with_every_connection_busy_a_new_one_is_refused_in_words(limited)
         assert await busy.answer() == "HTTP/1.1 200 OK at last"
         busy.writer.write(REQUEST)
         assert await busy.answer() == "HTTP/1.1 200 OK here"
+
+
+def test_the_limits_hold_on_the_loop_of_the_real_gateway():
+    """Its transports are made differently, so one of everything is tried there again."""
+
+    async def try_all() -> None:
+        async with limited_server() as limited, limited.client() as slow, limited.client() as idle:
+            slow.writer.write(REQUEST.replace(b"quick", b"slow"))
+            await limited.arrived.wait()
+            idle.writer.write(REQUEST[:-2])
+            assert await idle.is_closed()
+            limited.may_answer.set()
+            assert await slow.answer() == "HTTP/1.1 200 OK at last"
+            assert await slow.is_closed()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(try_all())
 
 
 # The whole server's other limits

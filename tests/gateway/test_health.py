@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from enrichd.store import migrate
 from enrichd.store.database import Database
@@ -197,12 +197,11 @@ async def test_many_askers_share_one_question(database_url, conn):
 
 async def test_a_role_without_rights_is_a_failure_and_not_an_error(database_url, database):
     async with database.connection() as conn:
-        await conn.execute(
-            sql.SQL("drop role if exists {0}").format(sql.Identifier("enrichd_nobody"))
-        )
+        await conn.execute("drop role if exists enrichd_nobody")
         await conn.execute("create role enrichd_nobody login password 'x'")
+    nobodys = make_conninfo(database_url, user="enrichd_nobody", password="x")
     try:
-        async with a_gateway(f"{database_url}&user=enrichd_nobody") as gateway:
+        async with a_gateway(nobodys) as gateway:
             health = await gateway.get("/health")
     finally:
         async with database.connection() as conn:

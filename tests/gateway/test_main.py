@@ -103,7 +103,7 @@ def test_it_serves_while_postgresql_is_away_and_notices_when_it_is_back(
     )
     assert away.status_code == 503
     assert away.json()["output"] == (
-        "PostgreSQL cannot be reached; this daemon keeps no metrics: there was no room for them"
+        "PostgreSQL cannot be reached; this daemon keeps no metrics: its log says why"
     )
     assert "workers" not in away.json()["checks"]
     assert str(folder) not in away.text
