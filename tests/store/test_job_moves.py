@@ -367,8 +367,8 @@ async def test_a_silent_worker_is_declared_dead_and_learns_it_at_its_next_beat(c
     assert upkeep.rescued == 1
     assert await state_of(conn, job.id) == "pending"
     beat = {"state": "running", "running": 0, "completed": 0, "failed": 0}
-    assert await workers.beat(conn, worker_id=worker.id, **beat) is False
-    assert await workers.beat(conn, worker_id=fresh.id, **beat) is True
+    assert await workers.beat(conn, worker_id=worker.id, **beat) is None
+    assert await workers.beat(conn, worker_id=fresh.id, **beat) == 0
 
 
 async def test_a_slow_rescuer_leaves_a_job_alone_that_a_live_worker_got_meanwhile(
