@@ -395,7 +395,7 @@ async def test_a_slow_rescuer_leaves_a_job_alone_that_a_live_worker_got_meanwhil
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
 
         async def rescue_slowly() -> int:
-            return (await other.execute(slow, {"limit": 10})).rowcount
+            return (await other.execute(slow, {"limit": 10, "crashes_max": 3})).rowcount
 
         async def is_held_up() -> object:
             return await (
