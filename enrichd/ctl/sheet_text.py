@@ -76,7 +76,7 @@ MARKUP = re.compile(rb"\A\s*<(?:\?xml|!doctype|html|table|head|meta)", re.IGNORE
 def open_bytes(path: str) -> BinaryIO:
     """Open a file, or standard input for `-`; raise InvalidFile if it cannot be read."""
     if path == "-":
-        return sys.stdin.buffer
+        return _standard_input()
     try:
         stream = open(path, "rb")  # noqa: SIM115 - the sheet closes it
     except OSError as error:
@@ -84,6 +84,15 @@ def open_bytes(path: str) -> BinaryIO:
     except ValueError as error:
         raise InvalidFile(f"{path!r} cannot be the name of a file.") from error
     return stream
+
+
+def _standard_input() -> BinaryIO:
+    try:
+        # An object of its own: the interpreter closes sys.stdin at its end, and aborts if a thread
+        # is still waiting in it for a silent pipe.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except (OSError, AttributeError):  # something else took the place of sys.stdin, or it is closed
+        return sys.stdin.buffer
 
 
 def _unreadable(path: str, error: OSError) -> InvalidFile:
