@@ -15,9 +15,10 @@ from types import MappingProxyType
 from setproctitle import setproctitle
 
 import enrichd
+from enrichd import metrics
 from enrichd.errors import EnrichdError, Invalid, InvalidSetting, Unavailable
 from enrichd.gateway.main import run_gateway
-from enrichd.handlers.registry import load_handlers
+from enrichd.handlers.registry import HANDLERS, load_handlers
 from enrichd.housekeeper.main import run_housekeeper
 from enrichd.logs import configure_logs, get_logger, register_secret
 from enrichd.settings import Settings
@@ -36,9 +37,12 @@ log = get_logger("daemon")
 
 def main() -> None:
     """Run the daemon in the foreground; exit with 0, or 78 for a configuration error."""
+    open_missing_streams()
     try:
         settings = load_settings()
+        metrics.prepare(metrics.default_folder(settings.runtime_directory))
         load_handlers(settings.plugins)
+        metrics.allow(job_types=HANDLERS, providers=settings.providers)
     except Invalid as error:
         print(f"enrichd: {error.message}", file=sys.stderr)
         if error.hint:
@@ -52,6 +56,21 @@ def main() -> None:
     except EnrichdError as error:
         log.critical("start_failed", reason=error.message, hint=error.hint)
         sys.exit(CONFIGURATION_ERROR if isinstance(error, Invalid) else 1)
+
+
+def open_missing_streams() -> None:
+    """Put /dev/null where a standard stream was closed before the start (`enrichd >&- 2>&-`).
+
+    Otherwise the next socket gets its number, and what is meant for the stream goes there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest free number: this one.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def load_settings(overrides: Mapping[str, str] = NOTHING) -> Settings:
@@ -71,9 +90,9 @@ def fleet(overrides: Mapping[str, str]) -> Fleet:
     if settings.database_url is None:
         raise InvalidSetting("DATABASE_URL is gone; the embedded server needs a new start")
     return Fleet(
-        worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link)),
+        worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link, slot)),
         others=(
-            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link)),
+            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link, slot)),
             ChildSpec("gateway", lambda link, slot: run_gateway(settings, link, slot)),
         ),
         worker_count=settings.worker_count,

@@ -99,11 +99,8 @@ def places(sight: Sight, found: Overview) -> Text:
     alive = [worker for worker in found.workers if is_alive(worker, sight.worker_timeout_s)]
     silent = [worker for worker in found.workers if worker.state != "dead" and worker not in alive]
     if not alive:
-        text = "no worker is alive"
-        text += (
-            f"; {len(silent):,} silent" if silent else "; try enrichctl process, or start enrichd"
-        )
-        return Text(text, style="bold red")
+        more = f"{len(silent):,} silent" if silent else "start enrichd, or run enrichctl process"
+        return Text(f"no worker is alive; {more}", style="bold red")
     running = sum(worker.running for worker in alive)
     room = sum(worker.concurrency for worker in alive)
     filled = round(METER_WIDTH * min(running / room, 1)) if room else 0

@@ -42,6 +42,7 @@ INTERVAL_S = 1.0
 INTERVAL_S_MIN = 0.1
 READ_TIMEOUT_S = 5.0
 REST_PER_READ = 20
+UNREACHED = "PostgreSQL cannot be reached"
 RATES_KEPT = 300
 ERRORS_KEPT = 500
 QUIT_KEYS = frozenset({"q", "Q", "\x03", "\x04", "\x1b"})
@@ -88,15 +89,10 @@ class Sight:
     def note(self) -> str:
         """Say that the figures are old, and why; empty while they are fresh."""
         age_s = time.monotonic() - self.read_at
+        age = f"; figures are {age_s:.0f}s old" if self.overview is not None else ""
         if self.trouble is not None:
-            reason = self.trouble.message
-            known = "PostgreSQL cannot be reached"
-            text = f"{known}; retrying"
-            detail = reason.removeprefix(known).removeprefix(": ")
-            text += f" ({detail})" if detail else ""
-            return text if self.overview is None else f"{text}; figures are {age_s:.0f}s old"
-        if self.overview is not None and age_s > 2 * READ_TIMEOUT_S:
-            return f"PostgreSQL does not answer; figures are {age_s:.0f}s old"
+            reason = self.trouble.message.removeprefix(UNREACHED).removeprefix(": ")
+            return f"{UNREACHED}; retrying{age} ({reason})"
         return ""
 
 
@@ -166,9 +162,10 @@ async def follow(database: Database, pace: Pace, sight: Sight) -> AsyncGenerator
     """
     looks = 0
     while pace.count is None or looks < pace.count:
-        began = time.monotonic()
+        began, rest_s = time.monotonic(), 0.0
         try:
             sight.take(await within(READ_TIMEOUT_S, database, overview.snapshot))
+            rest_s = REST_PER_READ * (time.monotonic() - began)
         except NotMigrated as error:
             if sight.overview is None:
                 raise
@@ -179,7 +176,7 @@ async def follow(database: Database, pace: Pace, sight: Sight) -> AsyncGenerator
         looks += 1
         yield
         if looks != pace.count:
-            await asyncio.sleep(max(pace.interval_s - took_s, took_s * REST_PER_READ, 0.0))
+            await asyncio.sleep(max(pace.interval_s - took_s, rest_s, INTERVAL_S_MIN))
 
 
 # In a pipe

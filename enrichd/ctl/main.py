@@ -102,7 +102,7 @@ cli.params.extend(GLOBAL_OPTIONS)
 
 
 def main() -> NoReturn:
-    """Run `enrichctl` and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 no database."""
+    """Run `enrichctl` and exit: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 no server."""
     invocation = Invocation()
     try:
         code = cli.main(prog_name="enrichctl", standalone_mode=False, obj=invocation)

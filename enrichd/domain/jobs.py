@@ -131,6 +131,8 @@ class Claimed:
     """JSON text, parsed one by one so that one unreadable row cannot lose its whole batch."""
     crashes: int = 0
     """Workers that died while they had it."""
+    waited_s: float | None = None
+    """Seconds from when it was ready to its claim, by the database's clock."""
     taken_at: float = 0.0
     """When the worker got it, by its own monotonic clock."""
 

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from contextlib import suppress
 
+from enrichd import metrics
 from enrichd.errors import Unavailable
 from enrichd.housekeeper.load import report_load
 from enrichd.logs import get_logger
@@ -34,8 +35,9 @@ LOAD_S = 2.0
 log = get_logger("housekeeper")
 
 
-def run_housekeeper(settings: Settings, link: socket.socket) -> int:
+def run_housekeeper(settings: Settings, link: socket.socket, slot: int) -> int:
     """Be the housekeeper child; return the exit code."""
+    metrics.start(slot)
     return run_child("housekeeper", lambda: Housekeeper(settings, link).run())
 
 
@@ -120,7 +122,7 @@ class Housekeeper:
             except Unavailable as error:
                 log.warning("database_away", reason=error.message)
                 pause_s = next(pauses_s)
-            except Exception as error:  # noqa: BLE001 - around one turn of housekeeping
+            except Exception as error:
                 log.error("housekeeping_broke", exc_info=error)
                 pause_s = CALM_LOOK_S
             self._woken.clear()

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from enrichd import metrics
 from enrichd.domain.jobs import Claimed
 from enrichd.domain.outcomes import Released
 from enrichd.domain.retries import RetryRule
@@ -275,6 +276,7 @@ class JobProcessor:
             self._turns += 1
         self._turned_at = clock()
         self._count(batch, turn.lost)
+        metrics.turn(clock() - began, turn.claimed, batch, turn.lost)
         if worker_id != self.worker_id:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         self._take_in(turn.claimed)

@@ -19,8 +19,8 @@ from enrichd.queue.intake import row_of
 from enrichd.store import job_moves, job_reads, jobs, lanes, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
 from enrichd.store.jobs import Ended, Lane, Row
-from enrichd.store.listen import notify
 from enrichd.store.json_text import dumps
+from enrichd.store.listen import notify
 
 Answer = TypeVar("Answer")
 

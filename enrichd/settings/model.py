@@ -54,6 +54,7 @@ class Settings(BaseSettings):
         "ENRICHD_DATA_DIR", user_data_dir("enrichd", appauthor=False)
     )
     config_file: Annotated[Path | None, values.path()] = _variable("ENRICHD_CONFIG")
+    runtime_directory: Annotated[str | None, values.words(4096)] = _variable("RUNTIME_DIRECTORY")
     workspace: Annotated[str, values.words(200)] = _variable("ENRICHD_WORKSPACE", "default")
     plugins: Annotated[tuple[str, ...], values.modules()] = _variable("ENRICHD_PLUGINS", "")
 

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
+from enrichd import metrics
 from enrichd.errors import Invalid, NotMigrated, Unavailable
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
@@ -116,7 +117,8 @@ def conninfo(dsn: str, name: str) -> str:
 def translated() -> Iterator[None]:
     """Turn the driver's "not there" errors into Unavailable; others pass as they are."""
     try:
-        yield
+        with counted():
+            yield
     except RACES:
         raise
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
@@ -132,6 +134,16 @@ def translated() -> Iterator[None]:
         if error.sqlstate is not None and not error.sqlstate.startswith(("08", "57", "53")):
             raise
         raise Unavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from error
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Count the driver's errors by class."""
+    try:
+        yield
+    except psycopg.Error as error:
+        metrics.db_error(error.sqlstate)
+        raise
 
 
 def first_line(error: psycopg.Error) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import LiteralString
 from uuid import UUID
 
+from enrichd import metrics
 from enrichd.domain.jobs import CRASHES_MAX
 from enrichd.store.database import Connection
 
@@ -90,7 +91,8 @@ RETRY: LiteralString = """
           join base using (workspace_id, provider_id, priority)
     )
     update enrichment_jobs as job
-       set status = 'pending', attempts = 0, crashes = 0, worker_id = null, cancel_requested_at = null,
+       set status = 'pending', attempts = 0, crashes = 0, worker_id = null,
+           cancel_requested_at = null,
            scheduled_at = null, started_at = null, completed_at = null, updated_at = now(),
            fair_rank = ranked.fair_rank
       from ranked
@@ -265,11 +267,12 @@ RESCUE: LiteralString = """
            updated_at = now()
       from lost
      where job.id = lost.id
-    returning job.id
+    returning job.type
 """
 
 
 async def rescue(conn: Connection, *, limit: int = BATCH) -> int:
     """Take jobs away from workers that are dead or gone; return how many, at most `limit`."""
     cursor = await conn.execute(RESCUE, {"limit": limit, "crashes_max": CRASHES_MAX})
+    metrics.rescued([job_type for (job_type,) in await cursor.fetchall()])
     return cursor.rowcount

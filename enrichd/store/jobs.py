@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from enrichd.domain.jobs import Claimed, Enqueued
 from enrichd.errors import Invalid
 from enrichd.store.database import Connection
+from enrichd.store.faults import point
 
 TURN_ROWS_MAX = 500
 TURN_BYTES_MAX = 1_048_576
@@ -55,6 +56,9 @@ class Ended:
     delay_s: float | None = None
     is_refunded: bool = False
     """True gives the attempt back: snooze, park, release."""
+    type: str = ""
+    """The job's type, for the metrics alone."""
+    ran_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,9 @@ async def enqueue(conn: Connection, row: Row) -> Enqueued:
     """Put one job on the queue, or find the one that has its id or idempotency key."""
     # The connection may be the caller's, with a row factory of his own.
     cursor = conn.cursor(row_factory=tuple_row)
+    point("before_enqueue", conn)
     await cursor.execute(ENQUEUE, enqueue_values(row))
+    point("after_enqueue", conn)
     return enqueued(await cursor.fetchone())
 
 
@@ -375,13 +381,15 @@ TURN: LiteralString = """
          where job.id = any(array(select id from picked))
         returning job.id, job.attempts, job.max_retries, job.type, job.workspace_id,
                   job.provider_id, job.priority, job.fair_rank, job.payload::text as payload,
-                  job.crashes
+                  job.crashes,
+                  extract(epoch from now() - greatest(job.created_at, job.scheduled_at))::float8
+                      as waited_s
     )
     select id::text, attempts, max_retries, type, workspace_id, provider_id, priority, fair_rank,
-           payload, crashes
+           payload, crashes, waited_s
       from claimed
     union all
-    select ended.id::text, null, null, null, null, null, null, null, null, null
+    select ended.id::text, null, null, null, null, null, null, null, null, null, null
       from ended
      where not exists (select 1 from recorded where recorded.id = ended.id)
 """
@@ -400,6 +408,10 @@ async def turn(
     Bound `ended` by TURN_ROWS_MAX. One value that PostgreSQL refuses fails the whole turn and
     changes nothing.
     """
+    if plan:
+        point("before_claim", conn)
+    if ended:
+        point("before_release" if ended[0].is_refunded else "before_record", conn)
     cursor = await conn.execute(
         TURN,
         {
@@ -425,6 +437,10 @@ async def turn(
             lost.append(row[0])
         else:
             claimed.append(Claimed(*row))
+    if claimed:
+        point("after_claim", conn)
+    if ended:
+        point("after_release" if ended[0].is_refunded else "after_record", conn)
     return claimed, lost
 
 

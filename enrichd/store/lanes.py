@@ -159,7 +159,8 @@ async def rerank_below_floor(conn: Connection) -> int:
 
 
 # What there is to do, in one look: a housekeeper with nothing to do sends this once a second and
-# nothing else. Every part is one probe of a partial index.
+# nothing else. Every part is one probe of a partial index: the order, which a count does not need,
+# is what makes the planner take `ready` and not walk through all of `fair`.
 LOOK: LiteralString = """
     select (select count(*)
               from enrichment_lanes as lane
@@ -172,6 +173,7 @@ LOOK: LiteralString = """
                       and job.provider_id = lane.provider_id
                       and job.priority = lane.priority
                       and job.fair_rank >= lane.floor_rank
+                    order by job.fair_rank, job.id
                     limit %(room)s) as ready
              where (state.blocked_until is null or state.blocked_until <= now())
                and coalesce(state.breaker, 'closed') <> 'open'),

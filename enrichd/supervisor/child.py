@@ -56,6 +56,7 @@ class Child:
     is_idle: bool = False
     is_leaving: bool = False
     """True once it was told to drain, or said that it is about to be recycled."""
+    is_recycled: bool = False
     killed_at: float | None = None
     unread: bytes = b""
 

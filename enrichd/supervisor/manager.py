@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from enrichd import metrics
 from enrichd.domain.scaling import Scaling, step
 from enrichd.errors import EnrichdError
 from enrichd.logs import get_logger
@@ -259,7 +260,7 @@ class WorkerManager:
             case "load":
                 self._scale(rest)
             case "recycle":
-                child.is_leaving = True
+                child.is_leaving = child.is_recycled = True
                 log.info("child_recycled", role=child.role, child_pid=child.pid, reason=rest)
             case _:
                 pass
@@ -285,6 +286,8 @@ class WorkerManager:
         if child.worker_id is not None and code != 0:
             for housekeeper in self._of("housekeeper"):
                 housekeeper.say(f"dead {child.worker_id}")
+        if self._stop is None:
+            metrics.process_replaced(child.role, replaced_because(child, code))
         self._tell_idle()
         if self._reload is not None and self._reload.leaving is child:
             self._reload.leaving = None
@@ -495,3 +498,14 @@ class WorkerManager:
             is_stopping=self._stop is not None,
             is_reloading=self._reload is not None,
         )
+
+
+def replaced_because(child: Child, code: int) -> str:
+    """Return why a child had to be replaced, in the words of the metric."""
+    if child.killed_at is not None:
+        return "hung"
+    if child.is_recycled:
+        return "recycled"
+    if child.is_leaving:
+        return "reloaded"
+    return "signal" if code < 0 else "exit"

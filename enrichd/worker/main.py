@@ -7,6 +7,7 @@ import resource
 import socket
 from pathlib import Path
 
+from enrichd import metrics
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
 from enrichd.processing.link import Link
@@ -20,8 +21,9 @@ CHECK_S = 1.0
 log = get_logger("worker")
 
 
-def run_worker(settings: Settings, link: socket.socket) -> int:
+def run_worker(settings: Settings, link: socket.socket, slot: int) -> int:
     """Be a worker child; return the exit code."""
+    metrics.start(slot)
     return run_child("worker", lambda: work(settings, link))
 
 
