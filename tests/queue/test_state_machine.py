@@ -82,6 +82,7 @@ class Expected:
     is_due: bool
     """Whether its time has come; read only while it is scheduled or waiting."""
     attempts: int = 0
+    crashes: int = 0
     worker_id: UUID | None = None
     is_cancel_requested: bool = False
     result: Any = None
@@ -155,7 +156,8 @@ class Expected:
     def crash(self) -> None:
         """Follow the rescue from a dead worker."""
         self.log.append((self.attempts, "crashed", self.worker_id))
-        again = self.attempts <= self.max_retries
+        self.crashes += 1
+        again = self.attempts <= self.max_retries and self.crashes < job_moves.CRASHES_MAX
         self.put_aside(JobStatus.PENDING if again else JobStatus.DEAD_LETTER, True)
 
     def expire(self) -> None:
@@ -170,7 +172,7 @@ class Expected:
             outcome = "cancelled" if self.status == JobStatus.CANCELLED else "failed"
             self.log.append((self.attempts, outcome, self.worker_id))
         self.status, self.attempts, self.worker_id = JobStatus.PENDING, 0, None
-        self.is_cancel_requested = False
+        self.crashes, self.is_cancel_requested = 0, False
         self.leads = {key: status for key, status in self.leads.items() if status == "completed"}
 
 
@@ -268,7 +270,7 @@ class QueueMachine(RuleBasedStateMachine):
         lane=st.sampled_from(LANES),
         priority=st.sampled_from([1, 3]),
         leads=st.integers(1, 3),
-        max_retries=st.integers(0, 2),
+        max_retries=st.sampled_from([0, 1, 2, 9]),
         key=st.sampled_from([None, None, "x", "y"]),
         delay_s=st.sampled_from([None, None, 0.0, LATER_S]),
         count=st.sampled_from([1, 1, 2, 3]),
@@ -431,11 +433,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(worker_id=workers)
     def beat(self, worker_id: UUID) -> None:
-        is_alive = self.store(
+        held = self.store(
             workers.beat, worker_id=worker_id, state="running", running=0, completed=0, failed=0
         )
 
-        assert is_alive is self.alive[worker_id]
+        mine = [job for job in self.in_state(JobStatus.PROCESSING) if job.worker_id == worker_id]
+        assert held == (len(mine) if self.alive[worker_id] else None)
         self.silent.discard(worker_id)
 
     # People decide

@@ -179,8 +179,8 @@ async def test_a_key_waits_for_a_transaction_that_uses_it_too(conn, database_url
         (f"{LEAD}, idempotency_key => ''", "idempotency_key must have 1 to 255 characters"),
         (f"{LEAD}, webhook_url => repeat('x', 2049)", "webhook_url may have 2048 characters"),
         (
-            "'x', jsonb_build_object('a', repeat('x', 1048576))",
-            "the payload has 1048585 bytes; 1048576 is the limit",
+            "'x', jsonb_build_object('a', repeat('x', 2 * 1048576))",
+            "the payload has 2097161 bytes; 1 MiB of compact JSON is the limit",
         ),
         (f"{LEAD}, scheduled_at => 'infinity'", "scheduled_at is infinity; it must be between"),
         (f"{LEAD}, scheduled_at => '-infinity'", "scheduled_at is -infinity; it must be between"),

@@ -18,7 +18,6 @@ from tests.support.factories import (
     an_email_job,
     claim,
     columns_of,
-    open_plan,
     pending_jobs,
 )
 
@@ -261,12 +260,16 @@ async def test_the_sweep_ranks_many_of_a_workspace_one_after_another(conn):
     assert ranks == [100, 110, 120]
 
 
-async def test_the_upkeep_turn_raises_floors_and_sweeps_below_them(conn, queue):
+async def test_the_manager_lifts_floors_and_sweeps_below_them(conn, queue):
     await a_lane(conn, vtime=90, floor_rank=80)
+    await conn.execute(
+        "update enrichment_lanes set floor_next = 85, floor_at = now() - interval '6 s'"
+    )
     await a_job(conn, fair_rank=5)
+    await a_job(conn, fair_rank=88)
 
-    await queue.tend(worker_timeout_s=20)
+    await queue.raise_floors()
 
-    assert await open_plan(conn, 1)
-    cursor = await conn.execute("select count(*) from enrichment_jobs where fair_rank < 80")
-    assert await cursor.fetchone() == (0,)
+    assert await floors(conn) == {"-": 85}
+    cursor = await conn.execute("select min(fair_rank) from enrichment_jobs")
+    assert await cursor.fetchone() == (88,)
