@@ -300,7 +300,8 @@ async def test_results_that_wait_to_be_recorded_are_bounded(make, queue, monkeyp
     async with asyncio.timeout(30):
         await processor.run(UNTIL_EMPTY)
 
-    assert max(waiting) <= 20
+    # Claims stop while results wait; what is in hand by then (slots and as many ahead) still ends.
+    assert max(waiting) <= 4 * 10
 
 
 async def test_a_handler_that_ignores_cancelling_does_not_hold_up_the_others(
