@@ -75,7 +75,7 @@ def eventually() -> Callable[..., Awaitable[object]]:
 
     async def wait(condition: Condition, within_s: float = 10.0) -> object:
         async with asyncio.timeout(within_s):
-            while not (answer := await condition()):
+            while not (answer := await condition()):  # noqa: ASYNC110 - it is another process's
                 await asyncio.sleep(0.02)
             return answer
 

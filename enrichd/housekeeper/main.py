@@ -13,6 +13,7 @@ from contextlib import suppress
 from enrichd import metrics
 from enrichd.errors import Unavailable
 from enrichd.housekeeper.load import report_load
+from enrichd.housekeeper.sweeping import sweep_forever
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
 from enrichd.processing.link import Link
@@ -29,7 +30,6 @@ EAGER_FOR_S = 5.0
 CALM_LOOK_S = 1.1
 FLOORS_S = 5.0
 FLOORS_FOR_S = 60.0
-SWEEP_S = 60.0
 LOAD_S = 2.0
 
 log = get_logger("housekeeper")
@@ -49,6 +49,8 @@ class Housekeeper:
         self._settings = settings
         self._sock = sock
         self._database = Database(dsn, name="enrichd housekeeper", is_pooler=settings.is_pooler)
+        # Of its own, so that a long prune holds up nothing.
+        self._sweeping = self._database.sibling("sweep")
         self._queue = JobQueueManager(self._database)
         self._listen_dsn = direct_dsn(settings, dsn)
         self._idle_workers = 0
@@ -67,7 +69,7 @@ class Housekeeper:
                 for work in (
                     self._link.beat(),
                     self._look_around(),
-                    self._sweep(),
+                    sweep_forever(self._sweeping, self._settings),
                 )
             ]
             if self._settings.worker_max_count > self._settings.worker_count:
@@ -80,6 +82,7 @@ class Housekeeper:
             for task in tasks:
                 task.cancel()
         await self._database.close()
+        await self._sweeping.close()
         return 0
 
     def stop(self) -> None:
@@ -166,14 +169,6 @@ class Housekeeper:
         except Unavailable:
             self._dead = dead + self._dead
             raise
-
-    async def _sweep(self) -> None:
-        """Forget workers that have been dead for long."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            with suppress(Unavailable):
-                async with self._database.connection() as conn:
-                    await workers.delete_dead(conn)
 
 
 def direct_dsn(settings: Settings, dsn: str) -> str | None:

@@ -99,6 +99,15 @@ class Settings(BaseSettings):
         "RETRY_BACKOFF_MULTIPLIER", "2"
     )
 
+    prune_completed_after_s: Annotated[float, values.milliseconds(0, 3650 * DAY_MS)] = _variable(
+        "PRUNE_COMPLETED_AFTER", "0"
+    )
+    """Age at which the daemon deletes completed jobs; 0 is never."""
+    prune_failed_after_s: Annotated[float, values.milliseconds(0, 3650 * DAY_MS)] = _variable(
+        "PRUNE_FAILED_AFTER", "0"
+    )
+    """The same for failed, dead and cancelled jobs."""
+
     rate_limit_per_second: Annotated[int, RATE_LIMIT] = _variable("RATE_LIMIT_PER_SECOND", "10")
     rate_limit_per_minute: Annotated[int, RATE_LIMIT] = _variable("RATE_LIMIT_PER_MINUTE", "100")
     rate_limit_per_hour: Annotated[int, RATE_LIMIT] = _variable("RATE_LIMIT_PER_HOUR", "1000")

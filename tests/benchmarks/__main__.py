@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks [--jobs 50000] [--rounds 3] [--peers enrichd,pgqueuer]
 
-The server is a throw-away one with PostgreSQL's own durable settings, or ENRICHD_BENCH_DATABASE_URL.
+The server is a throw-away one with PostgreSQL's own durable settings, or the one that
+ENRICHD_BENCH_DATABASE_URL names.
 Peers take turns within a round, and the table shows each one's median and its ratio to pgqueuer's:
 on a shared machine only ratios of one run mean anything.
 """
