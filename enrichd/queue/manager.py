@@ -18,6 +18,7 @@ from enrichd.logs import get_logger
 from enrichd.queue.intake import row_of
 from enrichd.store import job_moves, job_reads, jobs, lanes, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
+from enrichd.store.faults import point
 from enrichd.store.jobs import Ended, Lane, Row
 from enrichd.store.json_text import dumps
 from enrichd.store.listen import notify
@@ -100,6 +101,8 @@ class JobQueueManager:
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
                 done = await insert_all(own, new, is_fresh=is_fresh)
+                point("before_enqueue_many", own)
+            point("after_enqueue_many", own)
             await self._hint(own, len(new))
             return done
 

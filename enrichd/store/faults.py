@@ -10,15 +10,21 @@ unset, as it always is outside tests, a point is one comparison.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from psycopg import BaseConnection
 
 from enrichd.errors import InvalidSetting, Unavailable
 from enrichd.logs import get_logger
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+Conn = TypeVar("Conn", bound=BaseConnection[Any])
 
 VARIABLE = "ENRICHD_FAULT"
 
@@ -92,6 +98,32 @@ def point(name: str, conn: BaseConnection[Any] | None = None) -> None:
     """Strike if this is the place; `conn` is the connection that `drop` loses."""
     if _fault is not None and _fault.point == name:
         strike(_fault, conn)
+
+
+def around(
+    commit: str,
+) -> Callable[
+    [Callable[Concatenate[Conn, Arguments], Awaitable[Answer]]],
+    Callable[Concatenate[Conn, Arguments], Awaitable[Answer]],
+]:
+    """Put both points of a commit around a store function whose statement commits by itself."""
+    before, after = f"before_{commit}", f"after_{commit}"
+
+    def decorate(
+        work: Callable[Concatenate[Conn, Arguments], Awaitable[Answer]],
+    ) -> Callable[Concatenate[Conn, Arguments], Awaitable[Answer]]:
+        @functools.wraps(work)
+        async def between(
+            conn: Conn, /, *arguments: Arguments.args, **named: Arguments.kwargs
+        ) -> Answer:
+            point(before, conn)
+            answer = await work(conn, *arguments, **named)
+            point(after, conn)
+            return answer
+
+        return between
+
+    return decorate
 
 
 def strike(fault: Fault, conn: BaseConnection[Any] | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from enrichd.store.database import Connection
+from enrichd.store.faults import around
 from enrichd.store.jobs import plain_array, text_array
 from enrichd.store.json_text import loads
 
@@ -67,6 +68,7 @@ RECORD: LiteralString = """
 """
 
 
+@around("item")
 async def record(conn: Connection, *, worker_id: UUID, items: Sequence[NewItem]) -> set[str]:
     """Keep finished leads; return the ids of the jobs that the worker still owns."""
     cursor = await conn.execute(
@@ -114,6 +116,7 @@ PROGRESS: LiteralString = """
 """
 
 
+@around("progress")
 async def progress(
     conn: Connection, *, worker_id: UUID, rows: Sequence[tuple[str, int, int, int]]
 ) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from enrichd import metrics
 from enrichd.domain.jobs import CRASHES_MAX
 from enrichd.store.database import Connection
+from enrichd.store.faults import around
 
 BATCH = 500
 
@@ -39,6 +40,7 @@ CANCEL: LiteralString = """
 """
 
 
+@around("cancel")
 async def cancel(
     conn: Connection, *, workspace_id: str, ids: Sequence[UUID]
 ) -> list[tuple[UUID, str]]:
@@ -101,6 +103,7 @@ RETRY: LiteralString = """
 """
 
 
+@around("retry")
 async def retry(conn: Connection, *, workspace_id: str, ids: Sequence[UUID]) -> list[UUID]:
     """Put failed, dead and cancelled jobs back to `pending`; return the ids that could be."""
     cursor = await conn.execute(RETRY, {"ids": list(ids), "workspace_id": workspace_id})
@@ -140,6 +143,7 @@ PROMOTE_DUE: LiteralString = """
 """
 
 
+@around("promote")
 async def promote_due(conn: Connection, *, limit: int = BATCH) -> int:
     """Move due jobs from `scheduled` to `pending`; return how many, at most `limit`."""
     return (await conn.execute(PROMOTE_DUE, {"limit": limit})).rowcount
@@ -188,6 +192,7 @@ EXPIRE_WAITING: LiteralString = """
 """
 
 
+@around("expire")
 async def expire_waiting(conn: Connection, *, limit: int = BATCH) -> int:
     """Take parked jobs past their deadline out of `waiting`; return how many."""
     return (await conn.execute(EXPIRE_WAITING, {"limit": limit})).rowcount
@@ -204,6 +209,7 @@ RESUME: LiteralString = """
 """
 
 
+@around("resume")
 async def resume(conn: Connection, *, job_id: UUID) -> bool:
     """Put a parked job back to `pending` because its callback came; False if it was not parked."""
     return (await conn.execute(RESUME, {"id": job_id})).rowcount == 1
@@ -271,6 +277,7 @@ RESCUE: LiteralString = """
 """
 
 
+@around("rescue")
 async def rescue(conn: Connection, *, limit: int = BATCH) -> int:
     """Take jobs away from workers that are dead or gone; return how many, at most `limit`."""
     cursor = await conn.execute(RESCUE, {"limit": limit, "crashes_max": CRASHES_MAX})

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from enrichd.domain.jobs import Claimed, Enqueued
 from enrichd.errors import Invalid
 from enrichd.store.database import Connection
-from enrichd.store.faults import point
+from enrichd.store.faults import around, point
 
 TURN_ROWS_MAX = 500
 TURN_BYTES_MAX = 1_048_576
@@ -84,13 +84,12 @@ ENQUEUE: LiteralString = """
 """
 
 
+@around("enqueue")
 async def enqueue(conn: Connection, row: Row) -> Enqueued:
     """Put one job on the queue, or find the one that has its id or idempotency key."""
     # The connection may be the caller's, with a row factory of his own.
     cursor = conn.cursor(row_factory=tuple_row)
-    point("before_enqueue", conn)
     await cursor.execute(ENQUEUE, enqueue_values(row))
-    point("after_enqueue", conn)
     return enqueued(await cursor.fetchone())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 from enrichd.store.database import Connection
+from enrichd.store.faults import around
 from enrichd.store.jobs import plain_array, text_array
 
 
@@ -66,6 +67,7 @@ PUSH_VTIME: LiteralString = """
 """
 
 
+@around("vtime")
 async def push_vtime(conn: Connection, vtimes: Iterable[tuple[str, int, int]]) -> None:
     """Say which rank was claimed last: (provider id, priority, rank) for each lane."""
     rows = list(vtimes)
@@ -113,6 +115,7 @@ RAISE_FLOORS: LiteralString = """
 """
 
 
+@around("floors")
 async def raise_floors(conn: Connection, *, age_s: float = 5.0) -> int:
     """Lift the rank floors of lanes whose floor is older than `age_s`; return how many lanes."""
     return (await conn.execute(RAISE_FLOORS, {"age_s": age_s})).rowcount

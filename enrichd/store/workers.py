@@ -8,6 +8,7 @@ from typing import LiteralString
 from uuid import UUID
 
 from enrichd.store.database import Connection
+from enrichd.store.faults import around
 
 INSERT: LiteralString = """
     insert into enrichment_workers (id, host, pid, version, concurrency)
@@ -15,6 +16,7 @@ INSERT: LiteralString = """
 """
 
 
+@around("announce")
 async def insert(
     conn: Connection, *, worker_id: UUID, host: str, pid: int, version: str, concurrency: int
 ) -> None:
@@ -46,6 +48,7 @@ BEAT: LiteralString = """
 """
 
 
+@around("heartbeat")
 async def beat(
     conn: Connection,
     *,
@@ -106,6 +109,7 @@ MARK_DEAD: LiteralString = """
 """
 
 
+@around("mark_dead")
 async def mark_dead(conn: Connection, *, timeout_s: float) -> int:
     """Declare workers dead that missed their heartbeats for `timeout_s`; return how many."""
     return (await conn.execute(MARK_DEAD, {"timeout_s": timeout_s})).rowcount
@@ -115,6 +119,7 @@ async def mark_dead(conn: Connection, *, timeout_s: float) -> int:
 DELETE: LiteralString = "delete from enrichment_workers where id = %(id)s"
 
 
+@around("leave")
 async def delete(conn: Connection, *, worker_id: UUID) -> None:
     """Remove a worker that left in order."""
     await conn.execute(DELETE, {"id": worker_id})
@@ -190,6 +195,7 @@ DECLARE_DEAD: LiteralString = """
 """
 
 
+@around("declare_dead")
 async def declare_dead(conn: Connection, *, worker_id: str) -> None:
     """Declare one worker dead whose process is known to be gone."""
     await conn.execute(DECLARE_DEAD, {"id": worker_id})
