@@ -45,7 +45,13 @@ Handler = Callable[["Sites", web.Request], Awaitable[web.StreamResponse]]
 class Sites:
     """A server for every name that ends in `.test`; `requests` counts by host and path."""
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.requests: Counter[str] = Counter()
         self.headers: dict[str, Mapping[str, str]] = {}
         """The last request's headers, by host and path."""
@@ -56,7 +62,8 @@ class Sites:
             "rebound.test": ["10.0.0.7", "192.168.0.7"],
             "localhost": ["127.0.0.1"],
         }
-        self.port = 0
+        self.host = host
+        self.port = port
         self._ssl_context = ssl_context
         self._added: dict[str, web.Response | Handler] = {}
         self._closing = asyncio.Event()
@@ -66,7 +73,7 @@ class Sites:
     async def __aenter__(self) -> Self:
         runner = self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._ssl_context)
+        site = web.TCPSite(runner, self.host, self.port, ssl_context=self._ssl_context)
         await site.start()
         self.port = runner.addresses[0][1]
         # Bound and not listening: the other scheme's port refuses, and nobody else gets it.
