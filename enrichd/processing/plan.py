@@ -25,6 +25,8 @@ class Plan:
         self._look_at = float("-inf")
         self._turn = 0
         self._has_hint = False
+        self.hints = 0
+        """How many times somebody said that there are jobs."""
 
     @property
     def read_at(self) -> float:
@@ -40,6 +42,7 @@ class Plan:
         """Look again at once, with fresh lanes."""
         self._look_at = self._read_at = float("-inf")
         self._has_hint = True
+        self.hints += 1
 
     def expire(self) -> None:
         """Have the lanes read again before the next claim."""
@@ -49,8 +52,13 @@ class Plan:
         """Return the seconds until it is worth looking again."""
         return max(self._look_at - asyncio.get_running_loop().time(), 0.0)
 
-    def note(self, room: int, claimed: int, *, next_look_s: float) -> None:
-        """Note what a claim brought: less than the room means that every lane is empty now."""
+    def note(self, room: int, claimed: int, *, next_look_s: float, hints: int) -> None:
+        """Note what a claim brought: less than the room means that every lane is empty now.
+
+        `hints` is their number when the claim was sent: one that came since is not to be lost.
+        """
+        if hints != self.hints:
+            return
         if claimed < room and self._read_at > float("-inf"):
             jitter = random.uniform(1.0, 1.75)
             self._look_at = asyncio.get_running_loop().time() + next_look_s * jitter
@@ -64,6 +72,7 @@ class Plan:
             # Somebody says that there are jobs: first the claim, on the lanes as they were known.
             self._has_hint = False
             return
+        hints = self.hints
         try:
             async with database.connection() as conn:
                 found = await lanes.open_lanes(conn)
@@ -73,7 +82,7 @@ class Plan:
         self._lanes = [lane for lane in found if wanted is None or lane.provider_id in wanted]
         self._read_at = now
         if not any(lane.has_ready for lane in self._lanes):
-            self.note(1, 0, next_look_s=next_look_s)
+            self.note(1, 0, next_look_s=next_look_s, hints=hints)
 
     def lines(self, room: int) -> list[Lane]:
         """Return a claim's plan: strict priority, and inside it the lanes in turn."""

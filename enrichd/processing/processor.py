@@ -156,6 +156,7 @@ class JobProcessor:
         """Look for jobs now: somebody says there are some."""
         self._plan.forget_empty()
         self._has_looked_idle = False
+        self._is_idle = False  # Whoever wakes us takes us for busy until we say idle again.
         self._woken.set()
 
     async def _run(self) -> None:
@@ -257,6 +258,7 @@ class JobProcessor:
             room = 0  # More results wait than one turn carries: first they, then new jobs.
         plan = self._plan.lines(room)
         worker_id = self.worker_id
+        hints = self._plan.hints
         clock = asyncio.get_running_loop().time
         began = clock()
         self._is_turning = True
@@ -269,7 +271,7 @@ class JobProcessor:
         except Invalid as error:
             # Nothing of ours was refused, so it is a row somebody wrote by hand.
             log.error("claim_refused", reason=error.message)
-            self._plan.note(1, 0, next_look_s=self._poll_interval_s)
+            self._plan.note(1, 0, next_look_s=self._poll_interval_s, hints=hints)
             return False
         finally:
             self._is_turning = False
@@ -281,7 +283,9 @@ class JobProcessor:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         self._take_in(turn.claimed)
         if turn.has_claimed and room:
-            self._plan.note(room, len(turn.claimed), next_look_s=self._poll_interval_s)
+            self._plan.note(
+                room, len(turn.claimed), next_look_s=self._poll_interval_s, hints=hints
+            )
             self._has_looked_idle = is_idle and not turn.claimed
             self._adapt_prefetch(clock() - began)
         return bool(turn.claimed or self._ended)
