@@ -92,6 +92,7 @@ class Pm2:
             "env": {
                 **QUICK,
                 "WORKER_COUNT": "2",
+                "RUNTIME_DIRECTORY": str(self._folder),
                 "DATABASE_URL": self.database_url,
                 "PYTHONPATH": str(ROOT),
                 **env,

@@ -162,7 +162,15 @@ class Notifications:
 
 
 @pytest.fixture
-def service(daemon, notifications):
+def runtime_directory(tmp_path):
+    """Give the folder that RuntimeDirectory= has systemd make."""
+    folder = tmp_path / one(SERVICE, "RuntimeDirectory")
+    folder.mkdir(mode=int(one(SERVICE, "RuntimeDirectoryMode"), 8))
+    return folder
+
+
+@pytest.fixture
+def service(daemon, notifications, runtime_directory):
     """Give `service()`: the daemon with what the unit has systemd set for it."""
 
     def make(**environ):
@@ -171,6 +179,7 @@ def service(daemon, notifications):
         return daemon(
             # Only the started process itself knows its id.
             command=("sh", "-c", 'ulimit -c 0; WATCHDOG_PID=$$ exec "$@"', "sh"),
+            RUNTIME_DIRECTORY=str(runtime_directory),
             NOTIFY_SOCKET=notifications.path,
             WATCHDOG_USEC=str(watchdog_usec),
             PYTHONFAULTHANDLER="1",
@@ -217,6 +226,11 @@ def test_the_supervisor_that_systemd_aborts_says_where_it_was(service):
         assert running.ended() == -signal.SIGABRT
         assert "Fatal Python error: Aborted" in running.log_text()
         assert "manager.py" in running.log_text()
+
+
+def test_metrics_are_kept_in_the_runtime_directory(service, runtime_directory):
+    with service():
+        assert list(runtime_directory.glob("metrics/*.db")) != []
 
 
 def reload(pid: int) -> None:
