@@ -163,7 +163,7 @@ def keys(settings: Settings) -> Check:
     return ok("keys", "none set: only the sources that need none are asked")
 
 
-async def plugins(modules: Sequence[str]) -> Check:
+async def plugins(modules: Sequence[str], *, wait_s: float = PLUGIN_TIMEOUT_S) -> Check:
     """Import the plug-ins as the daemon would, in a process of its own.
 
     There a module that prints, hangs or ends the process does no harm.
@@ -183,12 +183,12 @@ async def plugins(modules: Sequence[str]) -> Check:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     try:
-        async with asyncio.timeout(PLUGIN_TIMEOUT_S):
+        async with asyncio.timeout(wait_s):
             _, stderr = await process.communicate()
     except TimeoutError:
         return warn(
             "plugins",
-            f"{', '.join(modules)}: not imported within {PLUGIN_TIMEOUT_S:g} s",
+            f"{', '.join(modules)}: not imported within {wait_s:g} s",
             "A module should define things and do nothing when it is imported.",
         )
     finally:

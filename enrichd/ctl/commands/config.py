@@ -12,6 +12,7 @@ from enrichd.ctl.invocation import Invocation, command
 from enrichd.errors import InvalidSetting, Unavailable
 from enrichd.settings import Settings
 
+PLUGIN_WAIT_S = 60.0
 NOT_CHECKED = (
     "whether PostgreSQL, the name servers and the providers can be reached (enrichctl doctor)",
     "whether keys and passwords are right",
@@ -37,7 +38,7 @@ def config_command(invocation: Invocation, action: str | None) -> None:
 def check(invocation: Invocation) -> None:
     """Say whether the daemon would start. Raises InvalidSetting that names all that is wrong."""
     settings = invocation.settings
-    plugins = asyncio.run(host_checks.plugins(settings.plugins))
+    plugins = asyncio.run(host_checks.plugins(settings.plugins, wait_s=PLUGIN_WAIT_S))
     if plugins.status is Status.FAIL:
         raise InvalidSetting(plugins.message, hint=plugins.hint)
     server = embedded_version(settings)
