@@ -306,7 +306,13 @@ def assert_sound(database_url: str, accepted: Sequence[str]) -> None:
 
 
 def enqueue(
-    database_url: str, type: str, count: int = 1, *, max_retries: int = 3, **payload: Any
+    database_url: str,
+    type: str,
+    count: int = 1,
+    *,
+    max_retries: int = 3,
+    delay_s: float | None = None,
+    **payload: Any,
 ) -> list[str]:
     """Put jobs on the queue and return their ids."""
 
@@ -315,7 +321,8 @@ def enqueue(
     async def put() -> list[str]:
         database = Database(database_url, name="test")
         try:
-            jobs = [NewJob(type, payload, max_retries=max_retries) for _ in range(count)]
+            options: Any = {"max_retries": max_retries, "delay_s": delay_s}
+            jobs = [NewJob(type, payload, **options) for _ in range(count)]
             return [str(done.id) for done in await JobQueueManager(database).enqueue_many(jobs)]
         finally:
             await database.close()
