@@ -272,6 +272,7 @@ class JobProcessor:
             # Nothing of ours was refused, so it is a row somebody wrote by hand.
             log.error("claim_refused", reason=error.message)
             self._plan.note(1, 0, next_look_s=self._poll_interval_s, hints=hints)
+            self._has_looked_idle = is_idle
             return False
         finally:
             self._is_turning = False
