@@ -15,6 +15,7 @@ from rich.text import Text
 from enrichd.ctl import database_checks, host_checks, queue_checks, render
 from enrichd.ctl.checks import Check, Status, ok, skip, warn
 from enrichd.ctl.deadline import within
+from enrichd.ctl.glance import is_alive
 from enrichd.ctl.invocation import Invocation, command, database_of
 from enrichd.ctl.terminal import safe
 from enrichd.errors import EnrichdError, Unavailable
@@ -150,8 +151,9 @@ class Examination:
             "queue", lambda conn: doctor.queue(conn, worker_timeout_s=timeout_s)
         )
         if found is not None and queue is not None:
+            has_workers = any(is_alive(worker, timeout_s) for worker in found)
             self.checks += queue_checks.worker_checks(found, queue, timeout_s)
-            self.checks += queue_checks.queue_checks(queue, has_workers=bool(found))
+            self.checks += queue_checks.queue_checks(queue, has_workers=has_workers)
         if (held := await self._ask("lanes", doctor.held_lanes)) is not None:
             self.checks.append(queue_checks.lane_check(held))
 
