@@ -98,6 +98,7 @@ FIELDS: dict[str, Extractor] = {
     "email": _first(
         _path("person", "email"), _member(_EMAILS, "address"), _path("emailVerification", "email")
     ),
+    "email_status": _member(_EMAILS, "status"),
     "email_verdict": _path("emailVerification", "verdict"),
     "email_score": _path("emailVerification", "score"),
     "email_reasons": _path("emailVerification", "reasons"),
@@ -168,8 +169,10 @@ FIELDS: dict[str, Extractor] = {
 DEFAULT_FIELDS = (
     "outcome",
     "email",
+    "email_status",
     "email_verdict",
     "email_reasons",
+    "email_suggestion",
     "full_name",
     "title",
     "phone",

@@ -198,6 +198,20 @@ def test_out_may_be_the_list_itself(enrichctl, tmp_path):
     assert (tmp_path / "in.csv").read_text() == "email,enriched_outcome\na@@x,notFound\n"
 
 
+def test_an_address_that_is_only_guessed_says_so(enrich, monkeypatch):
+    acme = {"MX": ["10 mx.acme.example."]}
+    with DnsServer({"acme.example": acme, "mx.acme.example": {"A": ["192.0.2.1"]}}) as server:
+        monkeypatch.setenv("DNS_SERVERS", server.address)
+        _, rows = enrich(
+            "name,email,website\nAda Quill,,acme.example\nBo Ek,bo@acme.example,\n",
+            "--types",
+            "email",
+        )
+
+    assert [row["enriched_email_status"] for row in rows] == ["guess", ""]
+    assert rows[0]["enriched_email"] == "ada.quill@acme.example"
+
+
 # Nothing is done twice.
 
 

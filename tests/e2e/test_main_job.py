@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import psycopg
@@ -246,6 +247,33 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_old_file(start, tmp_pa
     assert ended.stderr.startswith("error: There is no room left to write out.csv")
     assert (tmp_path / "out.csv").read_text() == "precious"
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+class HeldBack(DnsServer):
+    """Answers nobody until the gate is open."""
+
+    gate = threading.Event()
+
+    def respond(self, wire, transport):
+        self.gate.wait(30)
+        return super().respond(wire, transport)
+
+
+def test_jobs_that_somebody_prunes_meanwhile_are_done_again(start, tmp_path, env, db):
+    broken = "".join(f"p{number}@@x\n" for number in range(20))
+    (tmp_path / "leads.csv").write_text(f"email\nslow@acme.example\n{broken}")
+    with HeldBack({}) as dns:
+        running = start(
+            "enrich", "leads.csv", "--out", "out.csv", env={**env, "DNS_SERVERS": dns.address}
+        )
+        until(lambda: ended_jobs(db) == 20)
+        db.execute("delete from enrichment_jobs where status = 'completed'")
+        until(lambda: ended_jobs(db) == 20)
+        dns.gate.set()
+        ended = running.end()
+
+    assert ended.exit_code == 0, ended.stderr
+    assert len(table(tmp_path / "out.csv")) == 21
 
 
 # PostgreSQL goes away.
