@@ -27,6 +27,7 @@ SIGNALS = (
 # and by default they would kill (or stop) a child in the middle of its jobs.
 NOT_FOR_CHILDREN = frozenset({signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU})
 SOFTWARE_ERROR = 70
+LINE_BYTES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Child:
         if not data:
             return None
         self.heard = time.monotonic()
-        *whole, self.unread = (self.unread + data).split(b"\n")
+        *whole, rest = (self.unread + data).split(b"\n")
+        self.unread = rest[-LINE_BYTES_MAX:]
         return [line.decode(errors="replace") for line in whole]
 
     def say(self, line: str) -> None:
@@ -134,7 +136,7 @@ def become_child(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         code = spec.run(link, slot)
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else SOFTWARE_ERROR
+        code = leaving.code or 0 if isinstance(leaving.code, int | None) else SOFTWARE_ERROR
     except BaseException:  # noqa: BLE001 - printed, and the supervisor sees the exit code
         import traceback
 

@@ -256,7 +256,7 @@ class WorkerManager:
                 child.is_idle = word == "idle"
                 self._tell_idle()
             case "wake":
-                self._wake(int(rest) if rest.isdecimal() else 1)
+                self._wake(int(rest) if rest.isdecimal() and len(rest) < 9 else 1)
             case "load":
                 self._scale(rest)
             case "recycle":
