@@ -118,8 +118,12 @@ class ItemWriter:
             return
         noted, self._progress = self._progress, {}
         rows = [(job_id, *progress) for job_id, progress in noted.items()]
-        async with self._database.connection() as conn:
-            await items.progress(conn, worker_id=self.worker_id, rows=rows)
+        try:
+            async with self._database.connection() as conn:
+                await items.progress(conn, worker_id=self.worker_id, rows=rows)
+        except Unavailable:
+            self._progress = {**noted, **self._progress}  # What was reported since is newer.
+            raise
 
 
 def in_range(count: float) -> int:

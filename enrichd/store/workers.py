@@ -10,9 +10,11 @@ from uuid import UUID
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
 
+# Repeated when the answer to the first one was lost.
 INSERT: LiteralString = """
     insert into enrichment_workers (id, host, pid, version, concurrency)
     values (%(id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s)
+        on conflict (id) do nothing
 """
 
 
