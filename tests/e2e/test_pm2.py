@@ -43,13 +43,17 @@ main()
 def pm2_program(tmp_path_factory):
     """Install PM2 and give its path."""
     folder = tmp_path_factory.mktemp("pm2")
-    subprocess.run(
+    done = subprocess.run(
         ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder, "pm2@7"],
         cwd=folder,
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    if done.returncode != 0 and "CI" not in os.environ:
+        pytest.skip(f"PM2 cannot be installed: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
     return folder / "node_modules/.bin/pm2"
 
 
@@ -243,8 +247,9 @@ def test_stop_under_load_loses_nothing_and_counts_no_attempt(pm2, treekill):
     pm2.assert_nothing_ran_twice(jobs)
 
 
-def test_stop_lets_running_jobs_finish(pm2):
-    pm2.start()
+@pytest.mark.parametrize("treekill", [False, True], ids=["as shipped", "signal to all"])
+def test_stop_lets_running_jobs_finish(pm2, treekill):
+    pm2.start(treekill=treekill)
     jobs = pm2.enqueue(8, seconds=1.5)
     pm2.wait_until_processing(8)
 
