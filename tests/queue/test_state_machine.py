@@ -17,11 +17,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
-    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -51,13 +49,14 @@ from tests.support.factories import a_worker, open_plan
 pytestmark = pytest.mark.queue
 
 EXAMPLES = int(os.environ.get("ENRICHD_STATE_EXAMPLES", "100"))
-STEPS = 40
+SEQUENCE_STEPS = 40
 LATER_S = 3600.0
 TIMEOUT_S = 20.0
 ERROR = JobError("provider_down", "timed out", "hunter", retryable=True)
 LANES = ("free", "hunter")
 WORKSPACES = ("a", "b")
 Answer = TypeVar("Answer")
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +204,86 @@ def ended(run: Run, outcome: Outcome | None) -> Ended:
     return ended_of(run.claimed, outcome, RetryRule(), 0.5)
 
 
-class QueueMachine(RuleBasedStateMachine):
-    """The manager and the store on PostgreSQL, and beside them what must be true."""
+PICK = st.integers(0, 99)
+"""Which of the known jobs, runs or workers; 0 is the newest."""
 
-    jobs = Bundle("jobs")
-    runs = Bundle("runs")
-    workers = Bundle("workers")
+MOSTLY = st.sampled_from([True, True, True, False])
+
+NEW_JOBS = st.fixed_dictionaries(
+    {
+        "workspace_id": st.sampled_from(WORKSPACES),
+        "lane": st.sampled_from(LANES),
+        "priority": st.sampled_from([3, 1]),
+        "leads": st.integers(1, 3),
+        "max_retries": st.sampled_from([1, 0, 2, 9]),
+        "key": st.sampled_from([None, None, "x", "y"]),
+        "delay_s": st.sampled_from([None, None, 0.0, LATER_S]),
+        "count": st.integers(1, 3),
+        "in_bulk": st.booleans(),
+    }
+)
+
+
+ENDS = st.tuples(PICK, MOSTLY, outcomes())
+STEPS: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
+    "enqueue": (2, {"new": NEW_JOBS}),
+    "take_a_turn": (
+        5,
+        {
+            "worker": PICK,
+            "room": st.integers(0, 4),
+            "ends": st.lists(ENDS, max_size=3),
+            "pushes": st.booleans(),
+        },
+    ),
+    "end_a_run": (5, {"pick": PICK, "is_fresh": MOSTLY, "outcome": outcomes()}),
+    "keep_a_lead": (
+        2,
+        {
+            "pick": PICK,
+            "is_fresh": MOSTLY,
+            "key": st.sampled_from("123"),
+            "is_good": st.booleans(),
+        },
+    ),
+    "lose_a_worker": (1, {"worker": PICK, "how": st.sampled_from(["dead", "gone", "silent"])}),
+    "beat": (1, {"worker": PICK}),
+    "decide": (
+        3,
+        {
+            "what": st.sampled_from(["cancel", "retry", "call back"]),
+            "pick": PICK,
+            "as_workspace": st.sampled_from([None, None, *WORKSPACES]),
+        },
+    ),
+    "tend": (
+        4,
+        {"what": st.sampled_from(["all", "promote", "expire", "rescue", "floors"]), "late": PICK},
+    ),
+    "block_or_free_a_lane": (1, {"lane": st.sampled_from(LANES)}),
+    "prune": (
+        1,
+        {"statuses": st.lists(st.sampled_from(sorted(TERMINAL)), min_size=1, unique=True)},
+    ),
+}
+"""By method: how often it comes, and its arguments."""
+
+STEPS_WEIGHTED = st.sampled_from(
+    [name for name, (weight, _) in STEPS.items() for _ in range(weight)]
+).flatmap(lambda name: st.tuples(st.just(name), st.fixed_dictionaries(STEPS[name][1])))
+
+
+def picked(known: Sequence[Known], pick: int) -> Known:
+    """Return one of the known, counted from the newest."""
+    return known[-1 - pick % len(known)]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The manager and the store on PostgreSQL, and beside them what must be true.
+
+    All steps are one rule: Hypothesis leaves whole rules out of a sequence, and then most sequences
+    run no job at all.
+    """
 
     def __init__(self, runner: asyncio.Runner, database: Database) -> None:
         super().__init__()
@@ -218,6 +291,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.database = database
         self.queue = JobQueueManager(database)
         self.expected: dict[UUID, Expected] = {}
+        self.job_ids: list[UUID] = []
+        self.runs: list[Run] = []
         self.alive: dict[UUID, bool] = {}
         """By worker: False once it was declared dead or its row is gone."""
         self.silent: set[UUID] = set()
@@ -243,152 +318,147 @@ class QueueMachine(RuleBasedStateMachine):
 
         return self.run(call())
 
-    @initialize(target=workers)
-    def start_empty(self) -> object:
+    @initialize(first=st.lists(NEW_JOBS, min_size=1, max_size=3), room=st.integers(0, 4))
+    def start_with_some_jobs_and_runs(self, first: list[dict[str, Any]], room: int) -> None:
         self.sql(
             """
             truncate enrichment_jobs, enrichment_job_items, enrichment_attempt_log,
                      enrichment_workers, enrichment_lanes, enrichment_provider_state
             """
         )
-        return multiple(self.start_worker(), self.start_worker())
+        for _ in range(2):
+            self.start_worker()
+        for new in first:
+            self.enqueue(new)
+        self.stands_as_the_model_says()
+        self.take_a_turn(worker=0, room=room, ends=[], pushes=True)
 
-    def start_worker(self) -> UUID:
-        worker_id: UUID = self.store(a_worker).id
-        self.alive[worker_id] = True
-        return worker_id
+    @rule(step=STEPS_WEIGHTED)
+    def do(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, arguments = step
+        getattr(self, name)(**arguments)
 
-    @rule(target=workers)
-    def add_worker(self) -> object:
-        return self.start_worker() if len(self.alive) < 5 else multiple()
+    def start_worker(self) -> None:
+        self.alive[self.store(a_worker).id] = True
 
     # Jobs come
 
-    @rule(
-        target=jobs,
-        workspace_id=st.sampled_from(WORKSPACES),
-        lane=st.sampled_from(LANES),
-        priority=st.sampled_from([1, 3]),
-        leads=st.integers(1, 3),
-        max_retries=st.sampled_from([0, 1, 2, 9]),
-        key=st.sampled_from([None, None, "x", "y"]),
-        delay_s=st.sampled_from([None, None, 0.0, LATER_S]),
-        count=st.sampled_from([1, 1, 2, 3]),
-        in_bulk=st.booleans(),
-    )
-    def enqueue(
-        self,
-        workspace_id: str,
-        lane: str,
-        priority: int,
-        leads: int,
-        max_retries: int,
-        key: str | None,
-        delay_s: float | None,
-        count: int,
-        in_bulk: bool,
-    ) -> object:
-        new = NewJob(
+    def enqueue(self, new: dict[str, Any]) -> None:
+        job = NewJob(
             "batch_lead_enrichment",
-            {"leadIds": [str(number) for number in range(leads)], "providerId": lane},
-            workspace_id=workspace_id,
-            priority=priority,
-            max_retries=max_retries,
-            idempotency_key=key,
-            delay_s=delay_s,
+            {
+                "leadIds": [str(number) for number in range(new["leads"])],
+                "providerId": new["lane"],
+            },
+            workspace_id=new["workspace_id"],
+            priority=new["priority"],
+            max_retries=new["max_retries"],
+            idempotency_key=new["key"],
+            delay_s=new["delay_s"],
         )
-        if in_bulk:
-            answers = self.run(self.queue.enqueue_many([new] * count))
+        if new["in_bulk"]:
+            answers = self.run(self.queue.enqueue_many([job] * new["count"]))
         else:
-            answers = [self.run(self.queue.enqueue(new)) for _ in range(count)]
+            answers = [self.run(self.queue.enqueue(job)) for _ in range(new["count"])]
         for answer in answers:
             there = [
                 job_id
-                for job_id, job in self.expected.items()
-                if key is not None and (job.workspace_id, job.key) == (workspace_id, key)
+                for job_id, earlier in self.expected.items()
+                if new["key"] is not None
+                and (earlier.workspace_id, earlier.key) == (job.workspace_id, new["key"])
             ]
             assert answer.is_new is not bool(there)
             if there:
                 assert [answer.id] == there
                 continue
-            is_later = bool(delay_s)
+            is_later = bool(new["delay_s"])
+            self.job_ids.append(answer.id)
             self.expected[answer.id] = Expected(
-                workspace_id,
-                lane,
-                priority,
-                max_retries,
-                key,
+                job.workspace_id,
+                new["lane"],
+                job.priority,
+                job.max_retries,
+                new["key"],
                 JobStatus.SCHEDULED if is_later else JobStatus.PENDING,
                 is_due=not is_later,
             )
-        return multiple(*{answer.id for answer in answers if answer.is_new})
 
     # Workers work
 
-    @rule(
-        target=runs,
-        worker_id=workers,
-        room=st.integers(0, 4),
-        ends=st.lists(st.tuples(runs, outcomes()), max_size=3, unique_by=lambda end: end[0].job_id),
-        pushes=st.booleans(),
-    )
     def take_a_turn(
         self,
-        worker_id: UUID,
+        worker: int,
         room: int,
-        ends: Sequence[tuple[Run, Outcome | None]],
+        ends: Sequence[tuple[int, bool, Outcome | None]],
         pushes: bool,
-    ) -> object:
+    ) -> None:
         """Record ends, of own runs, others' and stale ones, and claim; both in one statement."""
-        lost = set()
+        worker_id = picked(list(self.alive), worker)
+        by_job = {}
+        for pick, is_fresh, outcome in ends if self.runs else ():
+            run = self.a_run(pick, is_fresh=is_fresh, worker_id=worker_id)
+            by_job[run.job_id] = (run, outcome)
+        held = {
+            run.job_id: outcome
+            for run, outcome in by_job.values()
+            if self.holds(Run(run.job_id, worker_id, run.claimed))
+        }
         ready = [job for job in self.expected.values() if self.is_claimable(job)]
-        accepted = []
-        for run, outcome in ends:
-            job = self.expected.get(run.job_id)
-            as_own = Run(run.job_id, worker_id, run.claimed)
-            if job is not None and job.is_run_by(as_own):
-                accepted.append((job, outcome))
-            else:
-                lost.add(str(run.job_id))
         plan = self.store(open_plan, room=max(room, 1))
 
         turn = self.run(
             self.queue.turn(
                 worker_id=worker_id,
-                ended=[ended(run, outcome) for run, outcome in ends],
+                ended=[ended(run, outcome) for run, outcome in by_job.values()],
                 plan=plan,
                 room=room,
             )
         )
 
-        assert set(turn.lost) == lost
-        for job, outcome in accepted:
-            job.end(outcome)
+        assert set(turn.lost) == {str(job_id) for job_id in by_job.keys() - held.keys()}
+        for job_id, outcome in held.items():
+            self.expected[job_id].end(outcome)
         assert len(turn.claimed) == min(room, len(ready)), "a claim misses no pending job"
         claimed = [self.expected[UUID(run.id)] for run in turn.claimed]
-        assert all(job in ready for job in claimed)
-        left = [job.priority for job in ready if not any(job is one for one in claimed)]
-        assert not (claimed and left) or max(job.priority for job in claimed) <= min(left)
+        left = [job for job in ready if not any(job is one for one in claimed)]
+        assert len(left) == len(ready) - len(claimed)
+        if claimed and left:
+            assert max(job.priority for job in claimed) <= min(job.priority for job in left)
         for run, job in zip(turn.claimed, claimed, strict=True):
             job.status, job.worker_id = JobStatus.PROCESSING, worker_id
             job.attempts += 1
             assert (run.attempt, run.max_retries) == (job.attempts, job.max_retries)
             assert (run.workspace_id, run.provider_id) == (job.workspace_id, job.lane)
+            self.runs.append(Run(UUID(run.id), worker_id, run))
         if pushes and turn.claimed:
             self.store(
                 lanes.push_vtime,
                 vtimes=[(run.provider_id, run.priority, run.fair_rank) for run in turn.claimed],
             )
-        return multiple(*[Run(UUID(run.id), worker_id, run) for run in turn.claimed])
 
     def is_claimable(self, job: Expected) -> bool:
         return job.status == JobStatus.PENDING and job.lane not in self.blocked
 
-    @rule(run=runs, outcome=outcomes())
-    def end_a_run(self, run: Run, outcome: Outcome | None) -> None:
-        """Record an end under the worker that claimed it, however long ago that was."""
+    def holds(self, run: Run) -> bool:
+        """Say whether a run still owns its job."""
         job = self.expected.get(run.job_id)
-        is_held = job is not None and job.is_run_by(run)
+        return job is not None and job.is_run_by(run)
+
+    def a_run(self, pick: int, *, is_fresh: bool, worker_id: UUID | None = None) -> Run:
+        """Return any run there ever was, or if possible one that still owns its job."""
+        fresh = [
+            run
+            for run in self.runs
+            if is_fresh and self.holds(run) and worker_id in (None, run.worker_id)
+        ]
+        return picked(fresh or self.runs, pick)
+
+    def end_a_run(self, pick: int, is_fresh: bool, outcome: Outcome | None) -> None:
+        """Record an end under the worker that claimed it, however long ago that was."""
+        if not self.runs:
+            return
+        run = self.a_run(pick, is_fresh=is_fresh)
+        is_held = self.holds(run)
 
         turn = self.run(
             self.queue.turn(worker_id=run.worker_id, ended=[ended(run, outcome)], plan=(), room=0)
@@ -396,13 +466,13 @@ class QueueMachine(RuleBasedStateMachine):
 
         assert turn.lost == ([] if is_held else [str(run.job_id)])
         if is_held:
-            assert job is not None
-            job.end(outcome)
+            self.expected[run.job_id].end(outcome)
 
-    @rule(run=runs, key=st.sampled_from("123"), is_good=st.booleans())
-    def keep_a_lead(self, run: Run, key: str, is_good: bool) -> None:
-        job = self.expected.get(run.job_id)
-        is_held = job is not None and job.is_run_by(run)
+    def keep_a_lead(self, pick: int, is_fresh: bool, key: str, is_good: bool) -> None:
+        if not self.runs:
+            return
+        run = self.a_run(pick, is_fresh=is_fresh)
+        is_held = self.holds(run)
         status = "completed" if is_good else "failed"
         lead = NewItem(run.claimed.id, run.claimed.attempt, key, status, None, None)
 
@@ -410,29 +480,32 @@ class QueueMachine(RuleBasedStateMachine):
 
         assert owned == ({run.claimed.id} if is_held else set())
         if is_held:
-            assert job is not None
-            job.leads.setdefault(key, status)
+            self.expected[run.job_id].leads.setdefault(key, status)
 
-    # Workers go
+    # Workers go and others come
 
-    @rule(worker_id=workers, is_gone=st.booleans())
-    def lose_a_worker(self, worker_id: UUID, is_gone: bool) -> None:
-        if is_gone:
-            self.store(workers.delete, worker_id=worker_id)
-        else:
-            self.sql("update enrichment_workers set state = 'dead' where id = %s", worker_id)
+    def lose_a_worker(self, worker: int, how: str) -> None:
+        worker_id = picked(list(self.alive), worker)
+        match how:
+            case "gone":
+                self.store(workers.delete, worker_id=worker_id)
+            case "dead":
+                self.store(workers.declare_dead, worker_id=str(worker_id))
+            case "silent":
+                self.sql(
+                    """
+                    update enrichment_workers set heartbeat_at = now() - interval '1 hour'
+                     where id = %s
+                    """,
+                    worker_id,
+                )
+                self.silent.add(worker_id)
+                return
         self.alive[worker_id] = False
+        self.start_worker()
 
-    @rule(worker_id=workers)
-    def fall_silent(self, worker_id: UUID) -> None:
-        self.sql(
-            "update enrichment_workers set heartbeat_at = now() - interval '1 hour' where id = %s",
-            worker_id,
-        )
-        self.silent.add(worker_id)
-
-    @rule(worker_id=workers)
-    def beat(self, worker_id: UUID) -> None:
+    def beat(self, worker: int) -> None:
+        worker_id = picked(list(self.alive), worker)
         held = self.store(
             workers.beat, worker_id=worker_id, state="running", running=0, completed=0, failed=0
         )
@@ -443,24 +516,30 @@ class QueueMachine(RuleBasedStateMachine):
 
     # People decide
 
-    @rule(job_id=jobs, as_workspace=st.sampled_from([*WORKSPACES, None, None]))
+    def decide(self, what: str, pick: int, as_workspace: str | None) -> None:
+        job_id = picked(self.job_ids, pick)
+        match what:
+            case "cancel":
+                self.cancel(job_id, as_workspace)
+            case "retry":
+                self.retry(job_id, as_workspace)
+            case "call back":
+                self.call_back(job_id)
+
     def cancel(self, job_id: UUID, as_workspace: str | None) -> None:
         job = self.found(job_id, as_workspace)
         moved = self.moved(self.queue.cancel, job_id, job, as_workspace, CANCELLABLE)
-        if moved is None:
+        if job is None or job.status not in CANCELLABLE:
             return
-        assert job is not None
         job.is_cancel_requested = True
         if job.status != JobStatus.PROCESSING:
             job.status = JobStatus.CANCELLED
         assert moved == job.status
 
-    @rule(job_id=jobs, as_workspace=st.sampled_from([*WORKSPACES, None, None]))
     def retry(self, job_id: UUID, as_workspace: str | None) -> None:
         job = self.found(job_id, as_workspace)
-        before = job.status if job else None
         self.moved(self.queue.retry, job_id, job, as_workspace, RETRYABLE)
-        if job is not None and before in RETRYABLE:
+        if job is not None and job.status in RETRYABLE:
             job.retry()
 
     def found(self, job_id: UUID, as_workspace: str | None) -> Expected | None:
@@ -488,51 +567,46 @@ class QueueMachine(RuleBasedStateMachine):
             return None
         return self.run(move(workspace_id=workspace_id, job_id=job_id))
 
-    @rule(job_id=jobs)
     def call_back(self, job_id: UUID) -> None:
         job = self.expected.get(job_id)
         is_parked = job is not None and job.status == JobStatus.WAITING
 
         assert self.run(self.queue.resume(job_id=job_id)) is is_parked
-        if is_parked:
-            assert job is not None
+        if job is not None and is_parked:
             job.status = JobStatus.PENDING
 
     # Time passes and upkeep is done
 
-    @rule(job_id=jobs)
-    def come_due(self, job_id: UUID) -> None:
+    def tend(self, what: str, late: int) -> None:
+        """Let the time of some jobs come and do one part of the upkeep, or all of it."""
+        timed = self.in_state(JobStatus.SCHEDULED) + self.in_state(JobStatus.WAITING)
+        for job in timed[: late % 4]:
+            self.come_due(job)
+        match what:
+            case "promote":
+                assert self.store(job_moves.promote_due) == self.expect_promotion()
+            case "expire":
+                assert self.store(job_moves.expire_waiting) == self.expect_expiry()
+            case "rescue":
+                assert self.store(job_moves.rescue) == self.expect_rescue()
+            case "floors":
+                self.sql("update enrichment_lanes set floor_at = now() - interval '6 s'")
+                self.store(lanes.raise_floors)
+            case "all":
+                upkeep = self.run(self.queue.tend(worker_timeout_s=TIMEOUT_S))
+                assert upkeep.promoted == self.expect_promotion()
+                assert upkeep.expired == self.expect_expiry()
+                for worker_id in self.silent:
+                    self.alive[worker_id] = False
+                assert upkeep.rescued == self.expect_rescue()
+
+    def come_due(self, job: Expected) -> None:
+        [job_id] = [job_id for job_id, one in self.expected.items() if one is job]
         self.sql(
-            """
-            update enrichment_jobs set scheduled_at = now() - interval '1 s'
-             where id = %s and status in ('scheduled', 'waiting')
-            """,
+            "update enrichment_jobs set scheduled_at = now() - interval '1 s' where id = %s",
             job_id,
         )
-        if job := self.expected.get(job_id):
-            job.is_due = True
-
-    @rule()
-    def promote(self) -> None:
-        assert self.store(job_moves.promote_due) == self.expect_promotion()
-
-    @rule()
-    def expire(self) -> None:
-        assert self.store(job_moves.expire_waiting) == self.expect_expiry()
-
-    @rule()
-    def rescue(self) -> None:
-        assert self.store(job_moves.rescue) == self.expect_rescue()
-
-    @rule()
-    def tend(self) -> None:
-        upkeep = self.run(self.queue.tend(worker_timeout_s=TIMEOUT_S))
-
-        assert upkeep.promoted == self.expect_promotion()
-        assert upkeep.expired == self.expect_expiry()
-        for worker_id in self.silent:
-            self.alive[worker_id] = False
-        assert upkeep.rescued == self.expect_rescue()
+        job.is_due = True
 
     def expect_promotion(self) -> int:
         due = [job for job in self.in_state(JobStatus.SCHEDULED) if job.is_due]
@@ -559,24 +633,17 @@ class QueueMachine(RuleBasedStateMachine):
     def in_state(self, status: JobStatus) -> list[Expected]:
         return [job for job in self.expected.values() if job.status == status]
 
-    @rule()
-    def raise_floors(self) -> None:
-        self.sql("update enrichment_lanes set floor_at = now() - interval '6 s'")
-        self.store(lanes.raise_floors)
-
-    @rule(lane=st.sampled_from(LANES), is_blocked=st.booleans())
-    def block_or_free_a_lane(self, lane: str, is_blocked: bool) -> None:
+    def block_or_free_a_lane(self, lane: str) -> None:
+        self.blocked ^= {lane}
         self.sql(
             """
             insert into enrichment_provider_state (provider_id, breaker) values (%s, %s)
                 on conflict (provider_id) do update set breaker = excluded.breaker
             """,
             lane,
-            "open" if is_blocked else "closed",
+            "open" if lane in self.blocked else "closed",
         )
-        (self.blocked.add if is_blocked else self.blocked.discard)(lane)
 
-    @rule(statuses=st.lists(st.sampled_from(sorted(TERMINAL)), min_size=1, unique=True))
     def prune(self, statuses: list[JobStatus]) -> None:
         ended_jobs = [job_id for job_id, job in self.expected.items() if job.status in statuses]
 
@@ -669,7 +736,7 @@ def test_the_queue_does_what_the_design_says_whatever_comes_in_whatever_order(da
                 lambda: QueueMachine(runner, database),
                 settings=settings(
                     max_examples=EXAMPLES,
-                    stateful_step_count=STEPS,
+                    stateful_step_count=SEQUENCE_STEPS,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),
