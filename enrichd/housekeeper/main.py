@@ -116,6 +116,7 @@ class Housekeeper:
         pauses_s = backoff()
         floors_at = 0.0
         while True:
+            self._woken.clear()  # Before the look: what comes during it is looked at next.
             try:
                 if clock() >= floors_at and clock() - self._last_job < FLOORS_FOR_S:
                     floors_at = clock() + FLOORS_S
@@ -128,7 +129,6 @@ class Housekeeper:
             except Exception as error:
                 log.error("housekeeping_broke", exc_info=error)
                 pause_s = CALM_LOOK_S
-            self._woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._woken.wait()

@@ -61,7 +61,9 @@ async def hear(conn: Connection, on_hint: Callable[[int], None]) -> None:
         async for hint in conn.notifies(timeout=SELF_TEST_S, stop_after=None):
             has_heard = True
             if hint.payload != "test":
-                on_hint(int(hint.payload) if hint.payload.isdigit() else 1)
+                # Anybody may notify: "²" is a digit and no number, and int() refuses long ones.
+                number = hint.payload[:9]
+                on_hint(int(number) if number.isdecimal() else 1)
         if not has_heard:
             await conn.execute(NOTIFY, {"payload": "test"})
             async for _ in conn.notifies(timeout=5.0, stop_after=1):
