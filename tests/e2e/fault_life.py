@@ -42,6 +42,7 @@ LONG: Mapping[str, tuple[str, dict[str, Any]]] = {
     "held": ("gate", {"gate": "held"}),
     "cancelled": ("gate", {"gate": "cancelled"}),
 }
+MAX_RETRIES = {"expiring": 0, "retrying": 1}
 MANY = ("many 1", "many 2", "many 3")
 NAMES = (*SINGLE, *LONG, *MANY)
 
@@ -161,7 +162,7 @@ class Life:
                         payload,
                         id=self._ids[name],
                         delay_s=0.2 if name == "later" else None,
-                        max_retries=0 if name == "expiring" else 1,
+                        max_retries=MAX_RETRIES.get(name, 5),
                     )
                 )
             )
