@@ -20,7 +20,7 @@ from enrichd import metrics
 from enrichd.domain.jobs import Claimed
 from enrichd.domain.outcomes import Released
 from enrichd.domain.retries import RetryRule
-from enrichd.errors import Invalid, Unavailable
+from enrichd.errors import Invalid, NotMigrated, Unavailable
 from enrichd.logs import get_logger
 from enrichd.processing.bounds import Limits, Report
 from enrichd.processing.items import ItemWriter
@@ -192,7 +192,7 @@ class JobProcessor:
             if self._is_fenced:
                 await asyncio.sleep(CLOCK_S)
                 continue
-            if self._runners.suspects:
+            if self._runners.suspects or self._runners.is_alone:
                 await self._isolate()
                 continue
             if self._is_last_look():
@@ -204,19 +204,30 @@ class JobProcessor:
                 await self._wait(self._plan.pause_s() if self._has_room() else None)
 
     async def _isolate(self) -> None:
-        """Clear the way for a job whose worker died before, step by step, then run it alone.
+        """Run jobs whose worker died before, one at a time, with nothing beside them.
 
-        All else is given back or has ended, and that is recorded, before it begins: if it takes
-        this worker down as well, no other job is blamed.
+        One step at each call. The worker's row names the one that is run: if it takes this worker
+        down as well, no other job is blamed.
         """
-        self._give_back(self._runners.empty_buffer())
-        self._give_back(self._runners.spare_suspects())
+        runners = self._runners
+        if not runners.is_alone:
+            self._give_back(runners.empty_buffer())
+            self._give_back(runners.spare_suspects())
         if self._ended:
             await self._turn(room=0)
-        elif self._runners.runs:
+        elif runners.runs or runners.buffer:
             await self._wait(None)
         else:
-            self._runners.run_suspect()
+            suspect = runners.suspects[0].id if runners.suspects else None
+            try:
+                async with self._control.database.connection() as conn:
+                    await workers.set_alone(conn, worker_id=self.worker_id, job_id=suspect)
+            except Unavailable as error:
+                await self._outage(error)
+                return
+            runners.is_alone = suspect is not None
+            if runners.is_alone:
+                runners.run_suspect()
 
     def _is_over(self) -> bool:
         if self._is_stopping or self._time_left_s() <= 0:
@@ -284,9 +295,7 @@ class JobProcessor:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         self._take_in(turn.claimed)
         if turn.has_claimed and room:
-            self._plan.note(
-                room, len(turn.claimed), next_look_s=self._poll_interval_s, hints=hints
-            )
+            self._plan.note(room, len(turn.claimed), next_look_s=self._poll_interval_s, hints=hints)
             self._has_looked_idle = is_idle and not turn.claimed
             self._adapt_prefetch(clock() - began)
         return bool(turn.claimed or self._ended)
@@ -421,6 +430,8 @@ class JobProcessor:
 
     async def _outage(self, error: Unavailable) -> None:
         """Wait until PostgreSQL is back, or it is time to stop."""
+        if isinstance(error, NotMigrated) and self._limits.is_bounded:
+            raise error
         log.warning("database_away", reason=error.message)
         for pause_s in backoff():
             await asyncio.sleep(min(pause_s, max(self._time_left_s(), 0.0)))

@@ -35,6 +35,7 @@ SHORT_RUN_S = 0.1
 RUNS_WITHOUT_A_PAUSE = 32
 # A handler that is stopped may take its time to clean up; it is told again after this long.
 STOP_AGAIN_S = 5.0
+SUSPECTS_MAX = 50
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +123,7 @@ class Runners:
         self.suspects: deque[Claimed] = deque()
         """Jobs whose worker died before: each runs alone, so that it can harm no other."""
         self.is_alone = False
-        """Whether a suspect runs now."""
+        """Whether suspects are being run, one at a time."""
         self.runs: dict[str, Run] = {}
         self.average_s = SHORT_RUN_S
         """Moving average of how long a run takes; a new process starts without prefetch."""
@@ -152,15 +153,14 @@ class Runners:
             self.start()
 
     def run_suspect(self) -> None:
-        """Run the first suspect; the caller has seen to it that nothing else is here."""
-        self.is_alone = True
+        """Run the first suspect; the caller has seen to it that nothing else runs."""
         self.buffer.append(self.suspects.popleft())
         self.start()
 
     def spare_suspects(self) -> list[Claimed]:
-        """Take every suspect but the first."""
-        spare = list(self.suspects)[1:]
-        while len(self.suspects) > 1:
+        """Take the suspects beyond SUSPECTS_MAX: other workers shall share them."""
+        spare = list(self.suspects)[SUSPECTS_MAX:]
+        while len(self.suspects) > SUSPECTS_MAX:
             self.suspects.pop()
         return spare
 
@@ -249,7 +249,6 @@ class Runners:
                 ended = await self._end_of(job, run)
             finally:
                 del self.runs[job.id]
-                self.is_alone = False
             took_s = clock() - began
             self.average_s += (took_s - self.average_s) * 0.05
             if ended is not None:

@@ -216,27 +216,30 @@ async def resume(conn: Connection, *, job_id: UUID) -> bool:
 
 
 # A worker row is inserted before its first claim, so a processing job without a live row has truly
-# lost its worker, whether that row is dead or gone. The anti-join reads the index `running`, whose
+# lost its worker, whether that row is dead or gone. A worker that ran a suspect alone has said so:
+# then no other job that it held is to blame. The join reads the index `running`, whose
 # size is the fleet's concurrency. It only proposes: when a row changed before its lock was taken,
-# PostgreSQL checks the conditions again on the new row but takes an anti-join's other side as
+# PostgreSQL checks the conditions again on the new row but takes the join's other side as
 # empty, so a job that was rescued and claimed anew meanwhile would be taken from its live worker.
 # Asking the locked row for the same worker_id closes that. Re-entering at greatest(fair_rank,
 # vtime) keeps old ranks from jumping the queue.
 RESCUE: LiteralString = """
     with proposed as materialized (
-        select job.id, job.worker_id
+        select job.id, job.worker_id,
+               worker.alone_job is null or worker.alone_job = job.id as is_blamed
           from enrichment_jobs as job
+          left join enrichment_workers as worker on worker.id = job.worker_id
          where job.status = 'processing'
-           and not exists (select 1
-                             from enrichment_workers as worker
-                            where worker.id = job.worker_id
-                              and worker.state <> 'dead')
+           and (worker.id is null or worker.state = 'dead')
          order by job.id
          limit %(limit)s
     ),
     lost as materialized (
         select job.id, job.workspace_id, job.attempts, job.worker_id, job.started_at,
-               job.attempts <= job.max_retries and job.crashes + 1 < %(crashes_max)s as may_run
+               proposed.is_blamed,
+               not proposed.is_blamed
+                   or (job.attempts <= job.max_retries
+                       and job.crashes + 1 < %(crashes_max)s) as may_run
           from proposed
           join enrichment_jobs as job
             on job.id = proposed.id and job.worker_id = proposed.worker_id
@@ -251,23 +254,26 @@ RESCUE: LiteralString = """
                jsonb_build_object('type', 'worker_crashed', 'message', 'the worker died',
                                   'provider', null, 'retryable', true)
           from lost
+         where is_blamed
     )
     update enrichment_jobs as job
        set status = case when job.cancel_requested_at is not null then 'cancelled'
                          when lost.may_run then 'pending'
                          else 'dead_letter' end,
-           crashes = job.crashes + 1,
+           attempts = job.attempts - (not lost.is_blamed)::int,
+           crashes = job.crashes + lost.is_blamed::int,
            worker_id = null,
            fair_rank = greatest(job.fair_rank,
                                 (select lane.vtime
                                    from enrichment_lanes as lane
                                   where lane.provider_id = job.provider_id
                                     and lane.priority = job.priority)),
-           error = jsonb_build_object(
-               'type', 'worker_crashed',
-               'message', 'the worker died while it ran attempt ' || job.attempts,
-               'provider', null,
-               'retryable', lost.may_run),
+           error = case when not lost.is_blamed then job.error
+                        else jsonb_build_object(
+                            'type', 'worker_crashed',
+                            'message', 'the worker died while it ran attempt ' || job.attempts,
+                            'provider', null,
+                            'retryable', lost.may_run) end,
            completed_at = case when job.cancel_requested_at is null and lost.may_run
                                then null else now() end,
            updated_at = now()

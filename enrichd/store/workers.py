@@ -95,6 +95,16 @@ async def cancelled_runs(conn: Connection, *, worker_id: UUID) -> list[str]:
     return [job_id async for (job_id,) in cursor]
 
 
+SET_ALONE: LiteralString = """
+    update enrichment_workers set alone_job = %(job_id)s::uuid where id = %(id)s
+"""
+
+
+async def set_alone(conn: Connection, *, worker_id: UUID, job_id: str | None) -> None:
+    """Say which suspect a worker is about to run alone; None when it is done with them."""
+    await conn.execute(SET_ALONE, {"id": worker_id, "job_id": job_id})
+
+
 MARK_DEAD: LiteralString = """
     with silent as materialized (
         select id

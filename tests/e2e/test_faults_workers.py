@@ -25,6 +25,22 @@ def test_a_killed_worker_is_replaced_and_its_jobs_run_again(daemon):
         running.assert_sound(accepted)
 
 
+def test_every_kind_of_child_is_replaced_when_it_is_killed(daemon):
+    with daemon() as running:
+        accepted = running.enqueue("nap", 40, seconds=0.1)
+        for role in ("housekeeper", "gateway", "worker", "housekeeper"):
+            killed = running.child(role)
+            os.kill(killed, signal.SIGKILL)
+            wait_for(
+                lambda role=role, killed=killed: (
+                    role in running.children().values() and killed not in running.children()
+                ),
+                what=running.children,
+            )
+        assert running.wait_until_done() == {"completed": 40}
+        running.assert_sound(accepted)
+
+
 @pytest.mark.parametrize("way", ["exit", "kill", "abort"])
 def test_a_job_that_kills_its_worker_ends_as_dead_letter_and_harms_no_other(daemon, way):
     with daemon(WORKER_COUNT="2") as running:
@@ -206,7 +222,7 @@ class Blocker:
         self._conn.close()
 
 
-@pytest.mark.parametrize("streams", [">&- 2>&-", "<&- >&- 2>&-", "2>&1 | head -n 1"])
+@pytest.mark.parametrize("streams", [">&- 2>&-", "<&- >&- 2>&-", "2>&1 | head -n 1", "2>/dev/full"])
 def test_without_its_standard_streams_the_work_goes_on(daemon, streams, tmp_path):
     made: Daemon = daemon(
         command=("sh", "-c", f'"$@" {streams}', "sh"), is_ready_awaited=False, LOG_LEVEL="debug"

@@ -138,8 +138,11 @@ create table enrichment_workers (
     failed       bigint      not null default 0,
     started_at   timestamptz not null default now(),
     heartbeat_at timestamptz not null default now(),
-    turned_at    timestamptz
+    turned_at    timestamptz,
+    alone_job    uuid
 ) with (fillfactor = 50);
+comment on column enrichment_workers.alone_job is
+    'The suspect that the worker runs alone: if it dies now, no other job of its is to blame.';
 comment on column enrichment_workers.turned_at is
     'When the worker last asked for jobs and got an answer: a heart may beat while the hands are stuck.';
 
