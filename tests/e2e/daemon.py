@@ -7,12 +7,13 @@
 
 Nothing here knows how the daemon works: children are found in /proc by their parent, everything
 else is read from the database and the log. Leaving the block stops the daemon and asserts that it
-left no process, no connection and no shared memory behind.
+left no process and no connection behind, and that nobody holds its metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -94,13 +95,14 @@ class Daemon:
             for name, value in os.environ.items()
             if name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_PRELOAD")
         }
-        self.environ = {**inherited, **given, "PYTHONPATH": str(ROOT), **environ}
+        # Metrics go into the test's folder: the shared one would be kept, for the next daemon.
+        of_test = {"PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(folder)}
+        self.environ = {**inherited, **given, **of_test, **environ}
         self._seen: set[int] = set()
 
     # Life.
 
     def __enter__(self) -> Self:
-        self._memory_before = shared_memory()
         RUNNING[self.database_url] += 1
         self.start()
         return self
@@ -161,8 +163,19 @@ class Daemon:
         if self.database_url is not None and not RUNNING[self.database_url]:
             url = self.database_url
             wait_for(lambda: not connections(url), 5.0, what=lambda: connections(url))
-        left = shared_memory() - self._memory_before
-        assert not left, f"shared memory left behind: {left}"
+        assert not self.is_using_metrics_folder(), "somebody holds the metrics folder"
+
+    def is_using_metrics_folder(self) -> bool:
+        """Say whether a process still has the lock on this daemon's first metrics folder."""
+        lock = self.folder / "metrics" / "in-use.lock"
+        if RUNNING[self.database_url] or not lock.exists():
+            return False
+        with open(lock, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     # Processes.
 
@@ -186,8 +199,12 @@ class Daemon:
         return sorted(pid for pid, title in self.children().items() if title == "worker")
 
     def child(self, role: str) -> int:
-        """Return the process id of the one child of a role."""
-        (pid,) = (pid for pid, title in self.children().items() if title == role)
+        """Wait for the one child of a role and return its process id."""
+
+        def found() -> list[int]:
+            return [pid for pid, title in self.children().items() if title == role]
+
+        (pid,) = wait_for(found, 5.0, what=lambda: (role, self.children()))
         return pid
 
     def replaced(self, pid: int, within_s: float = 5.0) -> int:
@@ -357,16 +374,6 @@ def connections(database_url: str) -> list[tuple[Any, ...]]:
         "select pid, application_name, state, query from pg_stat_activity"
         " where datname = current_database() and application_name like 'enrichd%%'"
         " and pid <> pg_backend_pid()",
-    )
-
-
-def shared_memory() -> set[str]:
-    """Return the files in shared memory whose names are enrichd's."""
-    place = Path("/dev/shm")
-    return (
-        {path.name for path in place.iterdir() if "enrichd" in path.name}
-        if place.is_dir()
-        else set()
     )
 
 
