@@ -1,25 +1,23 @@
 """The queues that are compared, each behind the same few calls.
 
-Every one runs a job that does nothing, keeps its own default durability, and is set up as its own
-documentation says for speed: pgqueuer on asyncpg with `batch_size=100`, procrastinate with 100 jobs
-at once. Rates are jobs a second.
+Every one keeps its own default durability and is set up as its own documentation says for speed:
+pgqueuer on asyncpg with `batch_size=100`, procrastinate with 100 jobs at once. A job is a name and
+its arguments: `empty`, `nap(seconds)` or `mark(number)`, see work.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import uvloop
 
-from enrichd.domain.jobs import NewJob
-from enrichd.handlers.registry import load_plugins
-from enrichd.processing.processor import JobProcessor, Limits
-from enrichd.queue.manager import JobQueueManager
-from enrichd.store import migrate
-from enrichd.store.database import Database
+Answer = TypeVar("Answer")
+Enqueue: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[int]]
+"""Enqueues one job; returns when its commit was acknowledged, in nanoseconds, monotonic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,154 +26,43 @@ class Peer:
 
     name: str
     set_up: Callable[[str], Awaitable[None]]
-    bulk: Callable[[str, int], Awaitable[None]]
-    single: Callable[[str, int], Awaitable[None]]
-    drain: Callable[[str], Awaitable[None]]
+    bulk: Callable[[str, str, Mapping[str, Any], int], Awaitable[None]]
+    """Enqueues the same job so many times."""
+    client: Callable[[str], AbstractAsyncContextManager[Enqueue]]
+    drain: Callable[[str, int], Awaitable[None]]
+    """Runs what there is and ends; `slots` jobs at once, 0 for as many as suit short jobs."""
+    serve: Callable[[str], Awaitable[None]]
+    """Runs jobs as they come, until cancelled."""
 
 
-async def enrichd_set_up(dsn: str) -> None:
-    database = Database(dsn)
-    async with database.connection() as conn:
-        await migrate.apply(conn)
-    await database.close()
+def peers() -> tuple[Peer, ...]:
+    """Return all of them; imported late, because a runner needs one alone."""
+    return tuple(peer(name) for name in NAMES)
 
 
-async def enrichd_bulk(dsn: str, count: int) -> None:
-    load_plugins(["tests.benchmarks.empty_job"])
-    database = Database(dsn)
-    await JobQueueManager(database).enqueue_many([NewJob("empty", {}) for _ in range(count)])
-    await database.close()
+NAMES = ("enrichd", "pgqueuer", "procrastinate")
 
 
-async def enrichd_single(dsn: str, count: int) -> None:
-    load_plugins(["tests.benchmarks.empty_job"])
-    database = Database(dsn)
-    queue = JobQueueManager(database)
-    for _ in range(count):
-        await queue.enqueue(NewJob("empty", {}))
-    await database.close()
+def peer(name: str) -> Peer:
+    """Return one of them."""
+    match name:
+        case "enrichd":
+            from tests.benchmarks import peer_enrichd as module
+        case "pgqueuer":
+            from tests.benchmarks import peer_pgqueuer as module  # type: ignore[no-redef]
+        case _:
+            from tests.benchmarks import peer_procrastinate as module  # type: ignore[no-redef]
+    return Peer(
+        name,
+        module.set_up,
+        module.bulk,
+        module.client,
+        module.drain,
+        module.serve,
+    )
 
 
-async def enrichd_drain(dsn: str) -> None:
-    load_plugins(["tests.benchmarks.empty_job"])
-    hot, control = Database(dsn), Database(dsn)
-    await JobProcessor(hot=hot, control=control).run(Limits(is_until_empty=True))
-    await hot.close()
-    await control.close()
-
-
-async def pgqueuer_set_up(dsn: str) -> None:
-    async with pgqueuer_driver(dsn) as driver:
-        from pgqueuer.queries import Queries
-
-        await Queries(driver).install()
-
-
-def pgqueuer_driver(dsn: str) -> Any:
-    """Return an async context manager of pgqueuer's asyncpg driver."""
-    import contextlib
-
-    import asyncpg
-    from pgqueuer.db import AsyncpgDriver
-
-    @contextlib.asynccontextmanager
-    async def opened() -> Any:
-        conn = await asyncpg.connect(dsn)
-        try:
-            yield AsyncpgDriver(conn)
-        finally:
-            await conn.close()
-
-    return opened()
-
-
-async def pgqueuer_bulk(dsn: str, count: int) -> None:
-    from pgqueuer.queries import Queries
-
-    async with pgqueuer_driver(dsn) as driver:
-        queries = Queries(driver)
-        for start in range(0, count, 5_000):
-            size = min(5_000, count - start)
-            await queries.enqueue(["empty"] * size, [b"{}"] * size, [0] * size)
-
-
-async def pgqueuer_single(dsn: str, count: int) -> None:
-    from pgqueuer.queries import Queries
-
-    async with pgqueuer_driver(dsn) as driver:
-        queries = Queries(driver)
-        for _ in range(count):
-            await queries.enqueue("empty", b"{}", 0)
-
-
-async def pgqueuer_drain(dsn: str) -> None:
-    from pgqueuer import QueueManager
-    from pgqueuer.queries import Queries
-    from pgqueuer.types import QueueExecutionMode
-
-    async with pgqueuer_driver(dsn) as driver:
-        manager = QueueManager(Queries(driver))
-
-        @manager.entrypoint("empty")
-        async def empty(job: Any) -> None:
-            return None
-
-        await manager.run(batch_size=100, mode=QueueExecutionMode.drain)
-
-
-def procrastinate_app(dsn: str) -> Any:
-    from procrastinate import App, PsycopgConnector
-
-    app = App(connector=PsycopgConnector(conninfo=dsn))
-
-    @app.task(name="empty")
-    async def empty() -> None:
-        return None
-
-    return app
-
-
-async def procrastinate_set_up(dsn: str) -> None:
-    app = procrastinate_app(dsn)
-    async with app.open_async():
-        await app.schema_manager.apply_schema_async()
-
-
-async def procrastinate_bulk(dsn: str, count: int) -> None:
-    app = procrastinate_app(dsn)
-    async with app.open_async():
-        for start in range(0, count, 5_000):
-            await app.tasks["empty"].batch_defer_async(*[{}] * min(5_000, count - start))
-
-
-async def procrastinate_single(dsn: str, count: int) -> None:
-    app = procrastinate_app(dsn)
-    async with app.open_async():
-        task = app.tasks["empty"]
-        for _ in range(count):
-            await task.defer_async()
-
-
-async def procrastinate_drain(dsn: str) -> None:
-    app = procrastinate_app(dsn)
-    async with app.open_async():
-        await app.run_worker_async(wait=False, concurrency=100, install_signal_handlers=False)
-
-
-PEERS = (
-    Peer("enrichd", enrichd_set_up, enrichd_bulk, enrichd_single, enrichd_drain),
-    Peer("pgqueuer", pgqueuer_set_up, pgqueuer_bulk, pgqueuer_single, pgqueuer_drain),
-    Peer(
-        "procrastinate",
-        procrastinate_set_up,
-        procrastinate_bulk,
-        procrastinate_single,
-        procrastinate_drain,
-    ),
-)
-
-
-def run(work: Any) -> Any:
+def run(work: Coroutine[Any, Any, Answer]) -> Answer:
     """Run a coroutine the way a production process would: on uvloop, for every peer alike."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -1,26 +1,31 @@
-"""One process of a drain: says `ready`, waits for a line, drains, says when it began and ended."""
+"""One process of a peer.
+
+`python -m tests.benchmarks.runner PEER DSN drain SLOTS` says `ready`, waits for a line, drains, and
+says when it began and ended and when its first nap began and its last one ended;
+`… serve` says `ready` and runs jobs until it is ended.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from tests.benchmarks.peers import PEERS, run
+from tests.benchmarks.peers import peer, run
+from tests.benchmarks.work import Span
 
 
 def main() -> None:
-    """Run `python -m tests.benchmarks.runner PEER DSN`."""
-    name, dsn = sys.argv[1:]
-    peer = next(peer for peer in PEERS if peer.name == name)
-    if name == "procrastinate":
-        import procrastinate  # noqa: F401 - imported before the clock starts
-    elif name == "pgqueuer":
-        import pgqueuer  # noqa: F401 - the same
+    """Drain or serve."""
+    name, dsn, what, *slots = sys.argv[1:]
+    mine = peer(name)
     print("ready", flush=True)
+    if what == "serve":
+        run(mine.serve(dsn))  # type: ignore[arg-type]
+        return
     sys.stdin.readline()
     began = time.monotonic()
-    run(peer.drain(dsn))
-    print(began, time.monotonic(), flush=True)
+    run(mine.drain(dsn, int(slots[0])))  # type: ignore[arg-type]
+    print(began, time.monotonic(), Span.began or began, Span.ended, flush=True)
 
 
 if __name__ == "__main__":
