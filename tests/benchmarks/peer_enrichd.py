@@ -14,6 +14,7 @@ from enrichd.processing.processor import JobProcessor
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import migrate
 from enrichd.store.database import Connection, Database
+from tests.benchmarks import jobs  # noqa: F401 - imported before any clock starts
 from tests.benchmarks.peers import Enqueue
 
 PLUGIN = "tests.benchmarks.jobs"
