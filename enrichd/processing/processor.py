@@ -527,10 +527,13 @@ class JobProcessor:
                 log.error("control_turn_broke", exc_info=error)
 
     async def _control_turn(self) -> None:
-        vtimes, self._vtimes = self._vtimes, {}
         async with self._control.database.connection() as conn:
-            if vtimes:
+            if vtimes := self._vtimes.copy():
                 await lanes.push_vtime(conn, [(*lane, rank) for lane, rank in vtimes.items()])
+                # Only what was pushed goes: a failed push is made good by the next one.
+                self._vtimes = {
+                    lane: rank for lane, rank in self._vtimes.items() if rank > vtimes.get(lane, 0)
+                }
             cancelled = (
                 await workers.cancelled_runs(conn, worker_id=self.worker_id)
                 if self._runners.held
