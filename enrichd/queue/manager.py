@@ -6,6 +6,7 @@ It checks, opens the transaction and calls the store; reads go to the store dire
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,6 +28,7 @@ Answer = TypeVar("Answer")
 
 ENQUEUE_BATCH = 5_000
 HINT_EVERY_S = 0.02
+RACE_PAUSE_S = 0.05
 
 log = get_logger("queue")
 
@@ -215,6 +217,8 @@ class JobQueueManager:
             except RACES as error:
                 if not tries_left:
                     raise Unavailable("the same rows were wanted by others all the time") from error
+                # Those who lost together must not come back together.
+                await asyncio.sleep(random.uniform(0.0, RACE_PAUSE_S * (RACE_TRIES - tries_left)))
         raise AssertionError("the loop returns or raises")
 
     async def _refusal(

@@ -116,8 +116,8 @@ def enqueued(answer: TupleRow | None) -> Enqueued:
 
 # Many jobs that may repeat earlier ones. Ranks run on inside a workspace, lane and priority: one
 # look-up of the base for each of those groups, then a running sum of the costs.
-# Rows go in by id, and id order is input order (version 7), so two bulk calls cannot deadlock
-# on an idempotency key more often than their callers' orders differ; that race is run again.
+# Rows go in by key, so that two bulk calls with the same keys in other orders wait for each other in
+# one order and do not deadlock; past one statement's rows they may, and that race is run again.
 ENQUEUE_MANY: LiteralString = """
     with new as materialized (
         select * from unnest(
@@ -159,7 +159,7 @@ ENQUEUE_MANY: LiteralString = """
     select id, workspace_id, type, status, priority, provider_id, payload::jsonb,
            tags::text[], max_retries, cost, fair_rank, webhook_url, idempotency_key, due
       from ranked
-     order by place
+     order by idempotency_key, place
         on conflict do nothing
     returning id
 """

@@ -162,7 +162,7 @@ async def test_without_a_network_every_field_says_why_and_all_ends_quickly():
     async with providers_of(fetcher=WebFetcher(resolver=NoNetwork())) as providers:
         result = await enrich(providers, email="ada@acme.com")
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert result.outcome == "partial"
     reasons = {(gap.entity, gap.field): gap.reason for gap in result.missing}
     assert reasons["company", "name"] == "network_unreachable"

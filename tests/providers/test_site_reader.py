@@ -355,7 +355,7 @@ async def test_a_host_that_wants_a_minute_between_requests_is_asked_for_one_page
 
     facts = await read(sites, "slowly.test")
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert said(facts, "opengraph")["name"] == "Slowly"
     assert sites.requests == {"slowly.test/robots.txt": 1, "slowly.test/": 1}
 
