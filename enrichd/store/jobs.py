@@ -116,8 +116,8 @@ def enqueued(answer: TupleRow | None) -> Enqueued:
 
 # Many jobs that may repeat earlier ones. Ranks run on inside a workspace, lane and priority: one
 # look-up of the base for each of those groups, then a running sum of the costs.
-# Rows go in by key, so that two bulk calls with the same keys in other orders wait for each other in
-# one order and do not deadlock; past one statement's rows they may, and that race is run again.
+# Rows go in by key, so that two bulk calls with the same keys in other orders wait for each other
+# in one order and do not deadlock; past one statement's rows they may, and that race is run again.
 ENQUEUE_MANY: LiteralString = """
     with new as materialized (
         select * from unnest(
