@@ -97,6 +97,9 @@ def call(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], stdin: bytes) 
 def process(clean_settings: Path, database_url: str) -> Callable[..., subprocess.Popen[bytes]]:
     """Give `process(*words)`: the same as a process of its own, all its ends piped."""
     env = {**os.environ, "DATABASE_URL": database_url, "PYTHONWARNINGS": "error"}
+    # The tests' runner fixes a size in its workers, which would hide a terminal's own.
+    for name in ("COLUMNS", "LINES"):
+        env.pop(name, None)
 
     def start(*words: str, **options: Any) -> subprocess.Popen[bytes]:
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)

@@ -248,7 +248,7 @@ class Terminal:
     def resize(self, width, height):
         ioctl(self.near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def wait_for(self, text, within_s=40.0):
+    def wait_for(self, text, within_s=20.0):
         """Read until a text is seen; what came up to it is forgotten."""
         deadline = time.monotonic() + within_s
         while text not in self.seen:
