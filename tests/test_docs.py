@@ -21,7 +21,12 @@ COMMAND_LINE = ROOT / "docs" / "command-line.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 # Words that look like our variables in a document and are none: the tests', a shown mistake.
-OTHERS_VARIABLES = {"ENRICHD_TEST_DATABASE_URL", "ENRICHD_FAULT", "WORKER_COUTN"}
+OTHERS_VARIABLES = {
+    "ENRICHD_BENCH_DATABASE_URL",
+    "ENRICHD_FAULT",
+    "ENRICHD_TEST_DATABASE_URL",
+    "WORKER_COUTN",
+}
 VARIABLE = re.compile(
     r"\b(?:[A-Z]+_)*(?:ENRICHD|DATABASE|WORKER|RETRY|RATE_LIMIT|WEBHOOK|SMTP_PROBE|HEALTH_CHECK"
     r"|HEARTBEAT|SUPABASE|LOG|DNS)_[A-Z_]+\b"

@@ -97,9 +97,9 @@ CASES: dict[str, tuple[Callable[[str, int], Iterator[None]], int, int]] = {
 
 
 def hard(admin_dsn: str, jobs: int, figures: Figures) -> None:
-    """Measure each case beside a plain drain."""
+    """Measure each case beside a plain drain of as many jobs."""
     for name, (prepare, times, workspaces) in CASES.items():
-        base = one_drain(admin_dsn, jobs, plain, 1)
+        base = one_drain(admin_dsn, times * jobs, plain, 1)
         rate = one_drain(admin_dsn, times * jobs, prepare, workspaces)
         figures.add(f"drain: {name}", "enrichd", rate, "jobs/s")
         figures.add(f"drain: {name}, of the plain one", "enrichd", rate / base, "x")
