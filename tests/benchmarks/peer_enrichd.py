@@ -62,7 +62,3 @@ async def drain(dsn: str, slots: int) -> None:
     await processor.run(Limits(is_until_empty=True))
     await hot.close()
     await control.close()
-
-
-async def serve(dsn: str) -> None:
-    raise NotImplementedError("the daemon serves, see processes.py")

@@ -31,7 +31,8 @@ class Peer:
     client: Callable[[str], AbstractAsyncContextManager[Enqueue]]
     drain: Callable[[str, int], Awaitable[None]]
     """Runs what there is and ends; `slots` jobs at once, 0 for as many as suit short jobs."""
-    serve: Callable[[str], Awaitable[None]]
+    serve: Callable[[str], Awaitable[None]] | None
+    """None for enrichd: its daemon serves."""
     """Runs jobs as they come, until cancelled."""
 
 
@@ -58,7 +59,7 @@ def peer(name: str) -> Peer:
         module.bulk,
         module.client,
         module.drain,
-        module.serve,
+        getattr(module, "serve", None),
     )
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     name, dsn, what, *slots = sys.argv[1:]
     mine = peer(name)
     print("ready", flush=True)
-    if what == "serve":
+    if what == "serve" and mine.serve is not None:
         run(mine.serve(dsn))  # type: ignore[arg-type]
         return
     sys.stdin.readline()
