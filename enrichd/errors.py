@@ -140,9 +140,38 @@ class ProviderThrottled(ProviderError):
 
 
 class ProviderDenied(ProviderError):
-    """Wrong key, no permission or no credit left: the next provider is asked."""
+    """Wrong key or no permission: the next provider is asked, the breaker opens at once."""
 
     code = "provider_denied"
+
+
+class ProviderExhausted(ProviderDenied):
+    """No credit left until `reset_after_s`, if the provider says when; the breaker opens."""
+
+    code = "provider_out_of_credits"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        reset_after_s: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, hint=hint)
+        self.reset_after_s = reset_after_s
+
+
+class ProviderRejected(ProviderError):
+    """Our question does not suit the provider (400, 422): the next provider is asked."""
+
+    code = "provider_rejected"
+
+
+class PersonSuppressed(ProviderError):
+    """The person does not want to be found (451): nobody else is asked either, for ever."""
+
+    code = "person_suppressed"
 
 
 class ProviderGarbled(ProviderError):

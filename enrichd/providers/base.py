@@ -11,27 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from enrichd.domain.email_verdicts import EmailVerification
-from enrichd.domain.facts import Fact, Missing
+from enrichd.domain.facts import Fact, Json, Missing
 from enrichd.domain.leads import Lead
+from enrichd.errors import ProviderError
 from enrichd.providers.client import Connections
+from enrichd.providers.contracts import Contract, Standing
+from enrichd.providers.operations import Operation as Operation
 from enrichd.settings.providers import ProviderSettings
 
 Query: TypeAlias = Lead
 """What is asked about: the lead as far as it is known when the question is put."""
-
-
-class Operation(StrEnum):
-    """A question that a provider may answer."""
-
-    FIND_EMAIL = "findEmail"
-    VERIFY_EMAIL = "verifyEmail"
-    ENRICH_PERSON = "enrichPerson"
-    ENRICH_COMPANY = "enrichCompany"
-    FIND_SOCIAL_PROFILES = "findSocialProfiles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +39,24 @@ class Found:
     fetched_at: str | None = None
     """ISO 8601, for an answer that was kept; None is now."""
     cached: bool = False
+    standing: Standing | None = None
+    """How we stand with the provider, as far as its answer says so."""
 
     @property
     def is_match(self) -> bool:
         """True if there is anything in it."""
         return bool(self.facts) or self.verification is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The answer comes later."""
+
+    request_id: str | None
+    """What to ask for it by; None if it can only be called back."""
+    poll_after_s: float = 5.0
+    deadline_s: float = 3600.0
+    """When to give up on it."""
 
 
 class Provider(Protocol):
@@ -74,6 +79,35 @@ class Provider(Protocol):
         """Ask, and return the facts that came back."""
 
 
+@runtime_checkable
+class Bulk(Protocol):
+    """A provider that takes several questions in one call; its contract says how many."""
+
+    async def call_many(
+        self, operation: Operation, queries: Sequence[Query]
+    ) -> Sequence[Found | ProviderError]:
+        """Ask, and return an answer for each question, in their order.
+
+        An error raised is every question's; one returned is its question's alone.
+        """
+
+
+@runtime_checkable
+class Asynchronous(Protocol):
+    """A provider whose answer may come later: `begin` is asked in place of `call`."""
+
+    async def begin(
+        self, operation: Operation, query: Query, *, callback_url: str | None
+    ) -> Found | Pending:
+        """Ask; `callback_url` is where the answer may be posted to, None if nobody listens."""
+
+    async def poll(self, operation: Operation, query: Query, request_id: str) -> Found | Pending:
+        """Ask for an answer that was pending."""
+
+    def read_callback(self, operation: Operation, query: Query, body: Json) -> Found:
+        """Return the answer that was called back. Raises ProviderGarbled if it is none."""
+
+
 Factory: TypeAlias = Callable[[Connections, ProviderSettings], Provider]
 Adapter = TypeVar("Adapter", bound=type[Provider])
 
@@ -85,6 +119,8 @@ class Registration:
     factory: Factory
     priors: Mapping[str, float]
     """By field path (`person.title`) or entity (`person`), 0 to 1; 1 for what is not named."""
+    contract: Contract | None = None
+    """Its statuses, limits and prices; None for one that needs no such thing."""
 
     def prior(self, entity: str, path: str) -> float:
         """Return how far this provider is trusted for a field."""
@@ -95,7 +131,10 @@ REGISTERED: dict[str, Registration] = {}
 
 
 def provider(
-    provider_id: str, *, priors: Mapping[str, float] | None = None
+    provider_id: str,
+    *,
+    priors: Mapping[str, float] | None = None,
+    contract: Contract | None = None,
 ) -> Callable[[Adapter], Adapter]:
     """Register the decorated adapter class under an id and set its `provider_id`.
 
@@ -107,7 +146,7 @@ def provider(
         if known is not None and known.factory is not adapter:
             raise ValueError(f"provider {provider_id!r} is registered already")
         adapter.provider_id = provider_id
-        REGISTERED[provider_id] = Registration(adapter, dict(priors or {}))
+        REGISTERED[provider_id] = Registration(adapter, dict(priors or {}), contract)
         return adapter
 
     return register

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,7 +20,7 @@ import orjson
 
 from enrichd import __version__
 from enrichd.domain.facts import Json
-from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderThrottled
+from enrichd.errors import ProviderDown, ProviderGarbled
 from enrichd.providers.dns import Resolver
 from enrichd.providers.smtp_probe import SmtpProber
 from enrichd.providers.web import WebFetcher
@@ -143,33 +143,6 @@ async def send(
         ) from error
     except httpx.TransportError as error:
         raise ProviderDown(f"{provider} cannot be reached: {error}", provider=provider) from error
-
-
-def require_success(
-    answer: Answer,
-    *,
-    throttled: Collection[int] = (429,),
-    denied: Collection[int] = (401, 402, 403),
-    also_fine: Collection[int] = (),
-) -> Answer:
-    """Return an answer with a 2xx status or one of `also_fine`; raise what another one means.
-
-    Which statuses mean a rate limit and which a refusal is the provider's own table: Hunter says
-    403 for the first and 429 for the second.
-    """
-    name, status = answer.provider, answer.status
-    if status in also_fine or (200 <= status < 300 and status not in throttled):
-        return answer
-    if status in throttled:
-        wait_s = retry_after_s(answer.headers)
-        raise ProviderThrottled(
-            f"{name} limits its rate: again in {wait_s:g} s", provider=name, retry_after_s=wait_s
-        )
-    if status in denied:
-        raise ProviderDenied(f"{name} answered {status}: {answer.shown()!r}", provider=name)
-    if status >= 500:
-        raise ProviderDown(f"{name} answered {status}", provider=name)
-    raise ProviderGarbled(f"{name} answered {status}: {answer.shown()!r}", provider=name)
 
 
 def retry_after_s(

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderThrottled
+from enrichd.errors import ProviderDown, ProviderGarbled
 from enrichd.providers import client as client_module
-from enrichd.providers.client import Answer, require_success, retry_after_s, send
+from enrichd.providers.client import Answer, retry_after_s, send
 
 CLOSING = web.AppKey("closing", asyncio.Event)
 
@@ -97,32 +97,6 @@ async def test_a_server_that_is_not_there_is_down():
 def answer(status: int, body: bytes = b"", **headers: str) -> Answer:
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return Answer("acme", status, httpx.Headers(named), body)
-
-
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (401, ProviderDenied),
-        (402, ProviderDenied),
-        (403, ProviderDenied),
-        (429, ProviderThrottled),
-        (500, ProviderDown),
-        (503, ProviderDown),
-        (302, ProviderGarbled),
-        (418, ProviderGarbled),
-    ],
-)
-def test_a_status_says_what_to_do_next(status, error):
-    with pytest.raises(error):
-        require_success(answer(status))
-
-
-def test_a_provider_may_turn_the_table_around():
-    with pytest.raises(ProviderThrottled):
-        require_success(answer(403), throttled={403}, denied={401, 429})
-    with pytest.raises(ProviderDenied):
-        require_success(answer(429), throttled={403}, denied={401, 429})
-    assert require_success(answer(404), also_fine={404}).status == 404
 
 
 @pytest.mark.parametrize(
