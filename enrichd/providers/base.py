@@ -59,6 +59,18 @@ class Pending:
     """When to give up on it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The question was not put."""
+
+    reason: str
+    """Snake_case: `no_api_key`, `breaker_open`, `would_exceed_max_credits` …"""
+
+
+Asked: TypeAlias = Found | Pending | Skipped | ProviderError
+"""What became of one question; a provider's trouble is a value here."""
+
+
 class Provider(Protocol):
     """A data source.
 

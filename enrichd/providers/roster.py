@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from enrichd.domain.addresses import Network
 from enrichd.providers.adapters import builtin as _builtin  # noqa: F401 - registers itself
@@ -15,7 +16,31 @@ from enrichd.providers.smtp_probe import SmtpProbe, SmtpProber
 from enrichd.providers.web import WebFetcher
 from enrichd.settings.providers import ProviderSettings
 
+if TYPE_CHECKING:
+    from enrichd.providers.answers import Answers
+    from enrichd.providers.breakers import Breakers
+    from enrichd.providers.callbacks import Callbacks
+    from enrichd.providers.credits import Caps
+    from enrichd.providers.keyring import Keyring
+    from enrichd.providers.limiter import RateLimiter
+    from enrichd.providers.suppressions import Suppressions
+    from enrichd.store.database import Database
+
 BUILTIN: Final = "builtin"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all processes know together, by way of PostgreSQL."""
+
+    database: Database
+    answers: Answers
+    limiter: RateLimiter
+    breakers: Breakers
+    keyring: Keyring
+    suppressions: Suppressions
+    callbacks: Callbacks
+    caps: Caps
 
 
 class Providers:
@@ -26,9 +51,13 @@ class Providers:
         connections: Connections,
         *,
         adapters: Mapping[str, Provider] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.connections = connections
+        self.shared = shared
+        """None: no cache, no limits, no money; a library or a test asks providers directly."""
         self._adapters = dict(adapters or {})
+        self._of_workspaces: dict[str, tuple[ProviderSettings, Provider]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,6 +73,8 @@ class Providers:
     async def aclose(self) -> None:
         """Close every connection that was opened."""
         await self.connections.aclose()
+        if self.shared is not None:
+            await self.shared.database.close()
 
     def find(self, provider_id: str) -> Provider | None:
         """Return the adapter with that id, or None if nobody registered one."""
@@ -52,6 +83,19 @@ class Providers:
             factory = REGISTERED[provider_id].factory
             adapter = factory(self.connections, self.connections.settings_of(provider_id))
             self._adapters[provider_id] = adapter
+        return adapter
+
+    def with_key(
+        self, provider_id: str, credential: str, settings: ProviderSettings
+    ) -> Provider | None:
+        """Return the adapter that works with a workspace's own key, made anew when that changed."""
+        if credential == provider_id or provider_id not in REGISTERED:
+            return self.find(provider_id)
+        known = self._of_workspaces.get(credential)
+        if known is not None and known[0] == settings:
+            return known[1]
+        adapter = REGISTERED[provider_id].factory(self.connections, settings)
+        self._of_workspaces[credential] = settings, adapter
         return adapter
 
     @property
@@ -68,11 +112,12 @@ def build_providers(
     allowed_networks: Sequence[Network] = (),
     settings_of: Callable[[str], ProviderSettings] = common_limits,
     smtp_probe: SmtpProbe | None = None,
+    share: Callable[[], Shared] | None = None,
 ) -> Providers:
     """Return a process's providers; nothing is connected yet.
 
     `nameservers` are `ip` or `ip:port`, none means the system's own. `settings_of` is
-    `Settings.provider`.
+    `Settings.provider`; `share` makes what all processes know together.
     """
     resolver = Resolver(nameservers)
     connections = Connections(
@@ -81,4 +126,4 @@ def build_providers(
         prober=SmtpProber(smtp_probe, resolver=resolver) if smtp_probe else None,
         settings_of=settings_of,
     )
-    return Providers(connections)
+    return Providers(connections, shared=share() if share else None)
