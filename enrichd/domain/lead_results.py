@@ -56,6 +56,8 @@ class LeadOutcome(StrEnum):
     COMPLETE = "complete"
     PARTIAL = "partial"
     NOT_FOUND = "notFound"
+    SUPPRESSED = "suppressed"
+    """The person does not want to be found: nothing is kept, nobody else is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,12 @@ class Call:
     provider: str
     operation: str | None
     outcome: str
-    """answered, noMatch, skipped, down, throttled, denied, garbled."""
+    """answered, noMatch, skipped, pending, down, throttled, denied, exhausted, rejected,
+    suppressed, garbled."""
     skip_reason: str | None = None
     cost_credits: Decimal = Decimal(0)
+    is_cached: bool = False
+    """Whether the answer was there already, from an earlier question."""
 
     def to_json(self) -> dict[str, Json]:
         """Return one entry of a result's `providers`."""
@@ -77,7 +82,16 @@ class Call:
             "outcome": self.outcome,
             "skipReason": self.skip_reason,
             "costCredits": amount(self.cost_credits),
+            "cached": self.is_cached,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """There is no result yet: a provider's answer is still to come."""
+
+    provider: str
+    deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,21 @@ def is_enough(
         return verification.verdict == "valid"
     is_reachable = verification.mx.found is True or verification.verdict != "unknown"
     return verification.verdict != "invalid" and is_reachable
+
+
+def known_types(
+    types: Collection[EnrichmentType], person: Record | None, company: Record | None
+) -> set[EnrichmentType]:
+    """Return the types whose main fields are all there already."""
+    records: dict[Entity, Record | None] = {"person": person, "company": company}
+    return {
+        kind
+        for kind in types
+        if all(
+            any(has(records[entity], path, ENOUGH_CONFIDENCE) for entity, path in group)
+            for group in ENOUGH[kind]
+        )
+    }
 
 
 def required(types: Collection[EnrichmentType], rule: StopRule | None) -> list[tuple[Wanted, ...]]:

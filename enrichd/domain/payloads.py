@@ -56,6 +56,17 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
+class FillMode(StrEnum):
+    """What becomes of values that the caller supplied."""
+
+    OVERWRITE = "overwrite"
+    """A source's value takes their place."""
+    FILL_EMPTY = "fillEmpty"
+    """They stay; the rest is filled."""
+    SKIP_EXISTING = "skipExisting"
+    """They stay, and a type whose main fields they are is not looked up at all."""
+
+
 class CamelModel(BaseModel):
     """camelCase outside, snake_case inside, unknown fields refused."""
 
@@ -98,6 +109,11 @@ class Sourcing(CamelModel):
     fallback_providers: Annotated[tuple[ProviderId, ...], Field(max_length=20)] = ()
     stop_rule: StopRule | None = None
     max_credits: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None
+    fill_mode: FillMode = FillMode.FILL_EMPTY
+    infer_email: bool = False
+    """Have the likeliest address checked by a provider that verifies, before one that finds."""
+    race: bool = False
+    """Go on to the next provider while one's answer is still to come, in place of waiting."""
 
 
 ALL_TYPES = tuple(EnrichmentType)

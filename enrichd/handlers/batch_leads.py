@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from enrichd.domain.facts import Json
+from enrichd.domain.lead_results import Awaited, LeadOutcome
 from enrichd.domain.leads import Lead, canonical_key, lead_from
 from enrichd.domain.merging import amount
 from enrichd.domain.outcomes import Completed, Failed, JobError, Outcome, Retry
@@ -21,9 +22,10 @@ from enrichd.errors import ClaimLost, EnrichdError, ProviderError, ProviderThrot
 from enrichd.handlers.bounded import for_each
 from enrichd.handlers.context import Item, JobContext
 from enrichd.handlers.registry import handles
-from enrichd.handlers.sourcing import search
+from enrichd.handlers.sourcing import calls_of, parked, provider_order, search_of
 from enrichd.logs import get_logger
-from enrichd.providers.budget import Budget
+from enrichd.providers.gathering import Gatherer, bulk_size_max
+from enrichd.providers.waterfall import Asker, enrich_lead
 
 AT_ONCE = 10
 TRIES_MAX = 3
@@ -36,21 +38,24 @@ log = get_logger("handlers")
 async def enrich_batch(payload: BatchLeadEnrichment, context: JobContext) -> Outcome:
     """Enrich every lead that is not done yet; return counts, the answers are in the items.
 
-    Completed is `{total, completed, failed, outcomes: {complete, partial, notFound}, costCredits}`.
+    Completed is `{total, completed, failed, outcomes: {complete, partial, notFound, suppressed},
+    costCredits}`.
     """
     leads = leads_of(payload)
     finished = await context.finished_items()
-    batch = _Batch(payload, context, finished)
     groups = _alike(lead for lead in leads if lead.lead_id not in finished)
-    await batch.report(len(leads))
-
-    async def enrich(group: list[Lead]) -> None:
-        await batch.enrich(group)
+    at_once = max(AT_ONCE, bulk_size_max(provider_order(payload)))
+    async with Gatherer(calls_of(payload, context)) as asker:
+        batch = _Batch(payload, context, finished, asker)
         await batch.report(len(leads))
 
-    if groups:
-        await for_each(groups, enrich, at_once=min(AT_ONCE, len(groups)))
-    return batch.outcome(len(leads))
+        async def enrich(group: list[Lead]) -> None:
+            await batch.enrich(group)
+            await batch.report(len(leads))
+
+        if groups:
+            await for_each(groups, enrich, at_once=min(at_once, len(groups)))
+        return batch.outcome(len(leads))
 
 
 def leads_of(payload: BatchLeadEnrichment) -> list[Lead]:
@@ -91,7 +96,11 @@ class _Batch:
     """One run of a batch: what it has kept, spent and left."""
 
     def __init__(
-        self, payload: BatchLeadEnrichment, context: JobContext, finished: Mapping[str, Item]
+        self,
+        payload: BatchLeadEnrichment,
+        context: JobContext,
+        finished: Mapping[str, Item],
+        asker: Asker,
     ) -> None:
         self._payload = payload
         self._context = context
@@ -101,7 +110,14 @@ class _Batch:
         self._last_error: JobError | None = None
         for item in finished.values():
             self._count(item.status == "completed", item.result or {})
-        self._budget = Budget(payload.max_credits, spent=self._spent)
+        self._asker = asker
+        self._awaited: list[Awaited] = []
+        # A lead's passing trouble is left to later runs, so the last of those keeps what there is.
+        self._search = search_of(
+            payload,
+            types=payload.enrichment_types,
+            is_last_run=context.attempts_left == 0 or context.attempt >= TRIES_MAX,
+        )
 
     async def report(self, total: int) -> None:
         """Say how far the batch is."""
@@ -110,17 +126,14 @@ class _Batch:
     async def enrich(self, group: list[Lead]) -> None:
         """Answer leads that are the same; the first one carries what the answer cost."""
         try:
-            result = await search(
-                group[0],
-                self._payload,
-                self._context,
-                types=self._payload.enrichment_types,
-                budget=self._budget,
-            )
+            result = await enrich_lead(group[0], self._search, self._asker)
         except (ClaimLost, ProviderThrottled, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - one lead must not take its batch down
             return await self._give_up(group, error)
+        if isinstance(result, Awaited):
+            self._awaited.append(result)
+            return None
         answer = result.to_json()
         for lead in group:
             await self._keep(lead, {**answer, "leadId": lead.lead_id})
@@ -157,6 +170,8 @@ class _Batch:
         if error is not None and tally.left:
             text = f"{tally.left} of {total} leads are left for another run: {error.message}"
             return Retry(replace(error, message=text))
+        if self._awaited:
+            return parked(min(self._awaited, key=lambda one: one.deadline_s))
         if error is not None and not tally.completed:
             return Failed(replace(error, retryable=False))
         return Completed(
@@ -164,9 +179,7 @@ class _Batch:
                 "total": total,
                 "completed": tally.completed,
                 "failed": tally.failed,
-                "outcomes": {
-                    name: self._outcomes[name] for name in ("complete", "partial", "notFound")
-                },
+                "outcomes": {str(outcome): self._outcomes[str(outcome)] for outcome in LeadOutcome},
                 "costCredits": amount(self._spent),
             }
         )

@@ -43,6 +43,14 @@ class JobContext(Protocol):
         """Return the number of this attempt, from 1."""
 
     @property
+    def attempts_left(self) -> int:
+        """Return how many attempts the job has after this one."""
+
+    @property
+    def priority(self) -> int:
+        """Return the job's priority, 1 (highest) to 5."""
+
+    @property
     def providers(self) -> Providers:
         """Return the process's data providers, opened at first use."""
 

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from enrichd.domain.lead_results import LeadResult
+from enrichd.domain.lead_results import Awaited, LeadResult
 from enrichd.domain.leads import Lead
+from enrichd.domain.outcomes import Park
 from enrichd.domain.payloads import EnrichmentType, Sourcing
 from enrichd.handlers.context import JobContext
-from enrichd.providers.budget import Budget
-from enrichd.providers.waterfall import enrich_lead
+from enrichd.providers.calls import Calls
+from enrichd.providers.waterfall import Asker, Search, enrich_lead
 
 
 def provider_order(payload: Sourcing) -> tuple[str, ...]:
     """Return the providers to ask, the wanted one before its fallbacks."""
     return (payload.provider_id, *payload.fallback_providers)
+
+
+def calls_of(payload: Sourcing, context: JobContext) -> Calls:
+    """Return what puts a job's questions; all leads of the job share it, and its credits."""
+    return Calls(
+        context.providers,
+        workspace_id=context.workspace_id,
+        job_id=context.job_id,
+        priority=context.priority,
+        max_credits=payload.max_credits,
+    )
+
+
+def search_of(
+    payload: Sourcing, *, types: Collection[EnrichmentType], is_last_run: bool = False
+) -> Search:
+    """Return how a payload wants its leads to be searched for."""
+    return Search(
+        types=types,
+        order=provider_order(payload),
+        stop_rule=payload.stop_rule,
+        fill_mode=payload.fill_mode,
+        infer_email=payload.infer_email,
+        race=payload.race,
+        is_last_run=is_last_run,
+    )
 
 
 async def search(
@@ -23,17 +50,16 @@ async def search(
     context: JobContext,
     *,
     types: Collection[EnrichmentType],
-    budget: Budget | None = None,
-) -> LeadResult:
-    """Enrich one lead the way its payload says; leads of one job share its `budget`.
+    asker: Asker | None = None,
+) -> LeadResult | Awaited:
+    """Enrich one lead the way its payload says; leads of one job share its `asker`.
 
     Raises ProviderThrottled or ProviderDown where only a later run can answer.
     """
-    return await enrich_lead(
-        lead,
-        types=types,
-        providers=context.providers,
-        order=provider_order(payload),
-        stop_rule=payload.stop_rule,
-        budget=budget or Budget(payload.max_credits),
-    )
+    wanted = search_of(payload, types=types, is_last_run=context.attempts_left == 0)
+    return await enrich_lead(lead, wanted, asker or calls_of(payload, context))
+
+
+def parked(awaited: Awaited) -> Park:
+    """Return the end of a run that has to wait for a provider's answer."""
+    return Park(awaited.deadline_s, f"{awaited.provider} answers later")

@@ -72,6 +72,16 @@ class Run:
         return self.job.attempt
 
     @property
+    def attempts_left(self) -> int:
+        """Return how many attempts the job has after this one."""
+        return max(self.job.max_retries + 1 - self.job.attempt, 0)
+
+    @property
+    def priority(self) -> int:
+        """Return the job's priority."""
+        return self.job.priority
+
+    @property
     def providers(self) -> Providers:
         """Return the process's data providers, opened at first use."""
         return self.open_providers()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from enrichd.domain.email_verdicts import EmailVerification
+from enrichd.domain.email_verdicts import NOT_LOOKED_UP, EmailVerification
 from enrichd.domain.emails import Address, parse_address
 from enrichd.domain.facts import Entity, Fact
 from enrichd.domain.lead_results import (
@@ -19,6 +19,7 @@ from enrichd.domain.lead_results import (
     Wanted,
     has,
     is_enough,
+    known_types,
     missing_fields,
     required,
 )
@@ -63,6 +64,12 @@ class Findings:
         self._reasons: dict[Wanted, str] = {}
         self._merged: dict[Entity, Record | None] | None = None
 
+    def skip_known(self) -> bool:
+        """Want no more of the types whose main fields are there; True if nothing is wanted now."""
+        records = self.records()
+        self.types -= known_types(self.types, records["person"], records["company"])
+        return not self.types
+
     def add(self, provider_id: str, operation: Operation, answer: Found, *, rank: int) -> None:
         """Take in one provider's answer; `rank` is the provider's place in the order."""
         for fact in answer.facts:
@@ -92,7 +99,7 @@ class Findings:
 
     def _judge(self, verification: EmailVerification) -> None:
         """Take in an email's verdict; an address that is known as bad gives way to any other."""
-        self.verification = verification
+        self.verification = verification = _combined(self.verification, verification)
         if verification.verdict != "invalid":
             return
         self._reasons["person", "email"] = "email_invalid"
@@ -209,6 +216,20 @@ class Findings:
         if self.verification is not None and self.verification.verdict != "invalid":
             return True
         return any(record is not None and record.has_findings for record in self.records().values())
+
+
+def _combined(known: EmailVerification | None, new: EmailVerification) -> EmailVerification:
+    """Return the surer verdict on one address with what both saw of its domain and server."""
+    if known is None or known.address != new.address:
+        return new
+    surer = known if new.verdict == "unknown" else new
+    other = new if surer is known else known
+    return replace(
+        surer,
+        mx=other.mx if surer.mx is NOT_LOOKED_UP else surer.mx,
+        smtp=surer.smtp or other.smtp,
+        checked_by=tuple(dict.fromkeys((*known.checked_by, *new.checked_by))),
+    )
 
 
 def _prior(provider_id: str, fact: Fact) -> float:

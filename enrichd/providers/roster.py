@@ -41,6 +41,8 @@ class Shared:
     suppressions: Suppressions
     callbacks: Callbacks
     caps: Caps
+    wait_s_max: float = 5.0
+    """How long a run may wait for a permit before it is put off."""
 
 
 class Providers:

@@ -1,39 +1,47 @@
 """Ask source after source about one lead until enough is known.
 
-First the built-in sources, all at once, because they are free; then the providers in the caller's
-order, one question at a time, because they are not. Each question that is not put leaves its
-reason. Whether it is enough is the stop rule's business (`domain/lead_results.py`), who is believed
-is the merge's (`domain/merging.py`).
+First whether the person may be asked about at all; then the built-in sources, all at once, because
+they are free; then the providers in the caller's order, one question at a time, because they are
+not. Each question that is not put leaves its reason. What one question costs, whether it was
+answered before and whether the provider's limits allow it is `calls.py`; whether it is enough is
+the stop rule's business (`domain/lead_results.py`), who is believed the merge's
+(`domain/merging.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from decimal import Decimal
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
-from enrichd.domain.lead_results import Call, LeadResult
+from enrichd.domain.emails import Address, parse_address
+from enrichd.domain.facts import Fact, Json
+from enrichd.domain.lead_results import Awaited, Call, LeadOutcome, LeadResult
 from enrichd.domain.leads import Lead
-from enrichd.domain.payloads import EnrichmentType, StopRule
+from enrichd.domain.payloads import EnrichmentType, FillMode, StopRule
 from enrichd.errors import (
+    PersonSuppressed,
     ProviderDenied,
     ProviderDown,
     ProviderError,
+    ProviderExhausted,
     ProviderGarbled,
+    ProviderRejected,
     ProviderThrottled,
 )
-from enrichd.providers.base import Found, Operation, Provider
-from enrichd.providers.budget import Budget
+from enrichd.providers.base import Asked, Found, Operation, Pending, Provider, Skipped
 from enrichd.providers.findings import Findings
+from enrichd.providers.patterns import CONFIRMED_CONFIDENCE, guesses
 from enrichd.providers.roster import BUILTIN, Providers, build_providers
 
-__all__ = ["Providers", "build_providers", "enrich_lead"]
+__all__ = ["Providers", "Search", "build_providers", "enrich_lead"]
 
 NO_PROVIDER: Final = "-"
 QUESTION_S: Final = 60.0
-"""The most that one question to one provider may take, whatever bounds its adapter has."""
+"""The most that one free question may take, whatever bounds its source has."""
+INFERRED_MAX: Final = 2
+"""Guessed addresses that a verifying provider is asked about; each costs what a check costs."""
 
 FREE: Final[Mapping[Operation, frozenset[EnrichmentType]]] = {
     Operation.VERIFY_EMAIL: frozenset({EnrichmentType.EMAIL}),
@@ -57,38 +65,50 @@ ENDINGS: Final[Mapping[type[ProviderError], str]] = {
     ProviderDown: "down",
     ProviderThrottled: "throttled",
     ProviderDenied: "denied",
+    ProviderExhausted: "exhausted",
+    ProviderRejected: "rejected",
+    PersonSuppressed: "suppressed",
     ProviderGarbled: "garbled",
 }
 
 
-async def enrich_lead(
-    lead: Lead,
-    *,
-    types: Collection[EnrichmentType],
-    providers: Providers,
-    order: Sequence[str] = (),
-    stop_rule: StopRule | None = None,
-    budget: Budget | None = None,
-    overwrite: bool = False,
-) -> LeadResult:
+class Asker(Protocol):
+    """Whoever puts a job's questions: its `Calls`, or a batch's `Gatherer` before it."""
+
+    @property
+    def providers(self) -> Providers:
+        """Return the process's providers."""
+
+    @property
+    def workspace_id(self) -> str:
+        """Return the tenant who pays."""
+
+    async def ask(self, provider_id: str, operation: Operation, query: Lead) -> Asked:
+        """Put one question; a provider's trouble is a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a payload says about how to search, for all its leads."""
+
+    types: Collection[EnrichmentType]
+    order: Sequence[str] = ()
+    stop_rule: StopRule | None = None
+    fill_mode: FillMode = FillMode.FILL_EMPTY
+    infer_email: bool = False
+    race: bool = False
+    is_last_run: bool = False
+    """Whether what a provider cannot say now will never be asked again."""
+
+
+async def enrich_lead(lead: Lead, search: Search, asker: Asker) -> LeadResult | Awaited:
     """Return what the sources know of a lead; trouble of the built-in ones is part of the answer.
 
-    Raises ProviderThrottled or ProviderDown when no provider of the order gave an answer and one
-    of them may give it later.
+    `Awaited` means that a provider's answer is still to come. Raises ProviderThrottled or
+    ProviderDown when the search is not over and a provider of the order may answer later; what was
+    answered by then is in the cache and costs nothing a second time.
     """
-    paid = [name for name in dict.fromkeys(order) if name not in (BUILTIN, NO_PROVIDER)]
-    findings = Findings(
-        lead,
-        types=types,
-        rule=stop_rule,
-        expect_valid=_can_verify(providers, paid),
-        overwrite=overwrite,
-    )
-    search = _Search(findings, providers, budget or Budget())
-    await search.ask_builtin()
-    for rank, provider_id in enumerate(paid, start=1):
-        await search.ask(provider_id, rank)
-    return search.result()
+    return await _Waterfall(lead, search, asker).run()
 
 
 def _can_verify(providers: Providers, paid: Sequence[str]) -> bool:
@@ -99,19 +119,75 @@ def _can_verify(providers: Providers, paid: Sequence[str]) -> bool:
     return any(one is not None and Operation.VERIFY_EMAIL in one.operations for one in adapters)
 
 
-class _Search:
+class _Waterfall:
     """One lead's questions: which were put, what they cost, what went wrong."""
 
-    def __init__(self, findings: Findings, providers: Providers, budget: Budget) -> None:
-        self._findings = findings
-        self._providers = providers
-        self._budget = budget
+    def __init__(self, lead: Lead, search: Search, asker: Asker) -> None:
+        self._search = search
+        self._asker = asker
+        self._paid = [n for n in dict.fromkeys(search.order) if n not in (BUILTIN, NO_PROVIDER)]
+        self._findings = Findings(
+            lead,
+            types=search.types,
+            rule=search.stop_rule,
+            expect_valid=_can_verify(asker.providers, self._paid),
+            overwrite=search.fill_mode is FillMode.OVERWRITE,
+        )
         self._calls: list[Call] = []
         self._errors: list[ProviderError] = []
+        self._awaited: Awaited | None = None
+        self._unwanted: set[Address] = set()
+        """Addresses that were seen not to be suppressed."""
 
-    async def ask_builtin(self) -> None:
+    async def run(self) -> LeadResult | Awaited:
+        """Ask, and say how it ended."""
+        if await self._is_suppressed():
+            return self._suppressed()
+        if self._search.fill_mode is FillMode.SKIP_EXISTING and self._findings.skip_known():
+            return self._findings.result(self._calls)
+        await self._ask_builtin()
+        if self._search.infer_email:
+            await self._infer_email()
+        for rank, provider_id in enumerate(self._paid, start=1):
+            await self._ask_provider(provider_id, rank)
+            if await self._is_suppressed():
+                return self._suppressed()
+            if self._awaited and not self._search.race:
+                return self._awaited
+        return self._ending()
+
+    # Who may be asked about.
+
+    async def _is_suppressed(self) -> bool:
+        """Return whether the person wants to be left alone, by the address known by now."""
+        if any(isinstance(error, PersonSuppressed) for error in self._errors):
+            return True
+        shared = self._asker.providers.shared
+        addresses = {a for a in (self._findings.lead.address, self._findings.best_address()) if a}
+        unknown = addresses - self._unwanted
+        if shared is None or not unknown:
+            return False
+        self._unwanted |= unknown
+        texts = [str(address) for address in unknown]
+        return await shared.suppressions.is_suppressed(self._asker.workspace_id, *texts)
+
+    def _suppressed(self) -> LeadResult:
+        """Return a result that says nothing about the person."""
+        lead_id = self._findings.lead.lead_id
+        return LeadResult(lead_id, LeadOutcome.SUPPRESSED, calls=self._calls)
+
+    async def _remember_suppression(self, provider_id: str) -> None:
+        shared, address = self._asker.providers.shared, self._findings.query().address
+        if shared is not None and address is not None:
+            await shared.suppressions.add(
+                self._asker.workspace_id, str(address), "opted_out", provider_id
+            )
+
+    # The free sources.
+
+    async def _ask_builtin(self) -> None:
         """Put every free question that the wanted types put, all at the same time."""
-        source, lead = self._providers.builtin, self._findings.lead
+        source, lead = self._asker.providers.builtin, self._findings.lead
         asked = []
         for operation in FREE:
             if not self._is_free_question(operation):
@@ -133,54 +209,6 @@ class _Search:
             return False
         return not FREE[operation].isdisjoint(self._findings.types)
 
-    async def ask(self, provider_id: str, rank: int) -> None:
-        """Put to one provider the questions whose answers are lacking, one after the other."""
-        if self._findings.is_enough():
-            return self._skip(provider_id, None, "stop_rule_met")
-        adapter = self._providers.find(provider_id)
-        if adapter is None:
-            return self._skip(provider_id, None, "no_such_provider")
-        for operation in PAID:
-            if operation not in adapter.operations:
-                continue
-            query = self._findings.query()
-            if reason := self._reason_against(adapter, operation, query):
-                self._skip(provider_id, operation, reason)
-                continue
-            cost = adapter.cost_credits(operation)
-            if not self._budget.reserve(cost):
-                self._skip(provider_id, operation, "would_exceed_max_credits")
-                continue
-            answer = await self._pay(adapter, operation, query, cost)
-            self._take(provider_id, operation, answer, rank)
-            if isinstance(answer, ProviderError):
-                # Its other questions would meet the same trouble.
-                return None
-            if answer.facts:
-                await self._verify_new_email()
-            if self._findings.is_enough():
-                return None
-        return None
-
-    def _reason_against(self, adapter: Provider, operation: Operation, query: Lead) -> str | None:
-        if not self._findings.could_use(operation):
-            return "nothing_missing"
-        if reason := adapter.can_answer(operation, query):
-            return reason
-        return None
-
-    async def _pay(
-        self, adapter: Provider, operation: Operation, query: Lead, reserved: Decimal
-    ) -> Found | ProviderError:
-        spent = Decimal(0)
-        try:
-            answer = await _put(adapter, operation, query)
-            if isinstance(answer, Found):
-                spent = answer.cost_credits
-            return answer
-        finally:
-            self._budget.settle(reserved, spent)
-
     async def _verify_new_email(self) -> None:
         """Check an email that a provider just found, for free, unless the provider has done so."""
         address, known = self._findings.best_address(), self._findings.verification
@@ -191,41 +219,151 @@ class _Search:
         query = replace(
             self._findings.lead, email=str(address), address=address, email_problem=None
         )
-        checked = await _put(self._providers.builtin, Operation.VERIFY_EMAIL, query)
+        checked = await _put(self._asker.providers.builtin, Operation.VERIFY_EMAIL, query)
         self._take(BUILTIN, Operation.VERIFY_EMAIL, checked, rank=0)
 
-    def _take(
-        self, provider_id: str, operation: Operation, answer: Found | ProviderError, rank: int
-    ) -> None:
-        """Write down what one call brought."""
-        if isinstance(answer, ProviderError):
-            ending = ENDINGS.get(type(answer), answer.code)
-            self._calls.append(Call(provider_id, operation, ending))
-            self._findings.explain(operation, answer.code)
-            self._errors.append(answer)
+    # The guess.
+
+    async def _infer_email(self) -> None:
+        """Have the likeliest addresses checked by the first provider that verifies.
+
+        Cheaper than finding, and right about a third of the time.
+        """
+        lead = self._findings.query()
+        if not self._findings.could_use(Operation.FIND_EMAIL):
             return
-        ending = "answered" if answer.is_match else "noMatch"
-        self._calls.append(Call(provider_id, operation, ending, cost_credits=answer.cost_credits))
-        self._findings.add(provider_id, operation, answer, rank=rank)
+        if not (lead.first_name and lead.last_name and lead.domain):
+            return
+        verifier = self._first_verifier()
+        if verifier is None:
+            return
+        for guess in guesses(lead.first_name, lead.last_name, lead.domain)[:INFERRED_MAX]:
+            address = parse_address(guess.address)
+            if not isinstance(address, Address):
+                continue
+            query = replace(lead, email=guess.address, address=address, email_problem=None)
+            asked = await self._asker.ask(verifier, Operation.VERIFY_EMAIL, query)
+            verdict = asked.verification if isinstance(asked, Found) else None
+            is_valid = verdict is not None and verdict.verdict == "valid"
+            if isinstance(asked, Found):
+                # A wrong guess says nothing about the address that is wanted.
+                facts = _confirmed(guess.address, guess.pattern) if is_valid else ()
+                asked = replace(asked, facts=facts, verification=verdict if is_valid else None)
+            self._take(verifier, Operation.VERIFY_EMAIL, asked, rank=1)
+            if is_valid or not isinstance(asked, Found):
+                return
+
+    def _first_verifier(self) -> str | None:
+        for name in self._paid:
+            adapter = self._asker.providers.find(name)
+            if adapter is not None and Operation.VERIFY_EMAIL in adapter.operations:
+                return name
+        return None
+
+    # The providers.
+
+    async def _ask_provider(self, provider_id: str, rank: int) -> None:
+        """Put to one provider the questions whose answers are lacking, one after the other."""
+        if self._findings.is_enough():
+            return self._skip(provider_id, None, "stop_rule_met")
+        adapter = self._asker.providers.find(provider_id)
+        if adapter is None:
+            return self._skip(provider_id, None, "no_such_provider")
+        for operation in PAID:
+            if operation not in adapter.operations:
+                continue
+            if not self._findings.could_use(operation):
+                self._skip(provider_id, operation, "nothing_missing")
+                continue
+            query = self._findings.query()
+            if operation is Operation.ENRICH_COMPANY and query.domain_problem == "free_mail_domain":
+                self._skip(provider_id, operation, "free_mail_domain")
+                continue
+            asked = await self._asker.ask(provider_id, operation, query)
+            self._take(provider_id, operation, asked, rank)
+            if isinstance(asked, PersonSuppressed):
+                return await self._remember_suppression(provider_id)
+            if isinstance(asked, (ProviderError, Pending)) and not _is_ours(asked):
+                # Its other questions would meet the same trouble.
+                return None
+            if isinstance(asked, Found) and asked.facts:
+                await self._verify_new_email()
+            if self._findings.is_enough():
+                return None
+        return None
+
+    def _take(self, provider_id: str, operation: Operation, asked: Asked, rank: int) -> None:
+        """Write down what became of one question."""
+        match asked:
+            case Skipped(reason):
+                self._skip(provider_id, operation, reason)
+            case Pending():
+                self._calls.append(Call(provider_id, operation, "pending"))
+                self._awaited = self._awaited or Awaited(provider_id, asked.deadline_s)
+            case ProviderError():
+                ending = ENDINGS.get(type(asked), asked.code)
+                self._calls.append(Call(provider_id, operation, ending))
+                self._findings.explain(operation, asked.code)
+                self._errors.append(asked)
+            case Found():
+                ending = "answered" if asked.is_match else "noMatch"
+                self._calls.append(
+                    Call(
+                        provider_id,
+                        operation,
+                        ending,
+                        cost_credits=asked.cost_credits,
+                        is_cached=asked.cached,
+                    )
+                )
+                self._findings.add(provider_id, operation, asked, rank=rank)
 
     def _skip(self, provider_id: str, operation: Operation | None, reason: str) -> None:
         self._calls.append(Call(provider_id, operation, "skipped", reason))
 
-    def result(self) -> LeadResult:
-        """Return the answer, or raise the trouble that kept every provider from giving one.
+    # The end.
 
-        Once a provider has answered, and was paid, its answer is kept: a second run would pay it
-        again.
+    def _ending(self) -> LeadResult | Awaited:
+        """Return the answer, or raise the trouble that only a later run can mend.
+
+        Without a cache an answer that was paid is kept whatever became of the others: a second run
+        would pay it again. A limit is always waited for, an outage until the last run.
         """
-        later = [error for error in self._errors if error.retryable]
+        if self._findings.is_enough():
+            return self._findings.result(self._calls)
+        if self._awaited is not None:
+            return self._awaited
         has_answer = any(
             call.provider != BUILTIN and (call.outcome == "answered" or call.cost_credits)
             for call in self._calls
         )
-        if later and not has_answer and not self._findings.is_enough():
-            throttled = [error for error in later if isinstance(error, ProviderThrottled)]
-            raise min(throttled, key=lambda one: one.retry_after_s) if throttled else later[0]
+        may_ask_again = self._asker.providers.shared is not None or not has_answer
+        later = [error for error in self._errors if error.retryable]
+        throttled = [error for error in later if isinstance(error, ProviderThrottled)]
+        if throttled and may_ask_again:
+            raise min(throttled, key=lambda one: one.retry_after_s)
+        if later and may_ask_again and not (has_answer and self._search.is_last_run):
+            raise later[0]
         return self._findings.result(self._calls)
+
+
+def _is_ours(error: ProviderError | Pending) -> bool:
+    """Return whether the trouble is with the question: others may be answered all the same."""
+    return isinstance(error, ProviderRejected)
+
+
+def _confirmed(address: str, pattern: str) -> tuple[Fact, Fact]:
+    entry: dict[str, Json] = {
+        "address": address,
+        "type": "work",
+        "status": "valid",
+        "primary": True,
+        "pattern": pattern,
+    }
+    return (
+        Fact("person", "email", address, CONFIRMED_CONFIDENCE, "pattern"),
+        Fact("person", "emails", [entry], CONFIRMED_CONFIDENCE, "pattern"),
+    )
 
 
 async def _all_at_once(
@@ -244,7 +382,7 @@ async def _all_at_once(
 
 
 async def _put(source: Provider, operation: Operation, query: Lead) -> Found | ProviderError:
-    """Put one question; a provider's trouble comes back as a value."""
+    """Put one free question; a source's trouble comes back as a value."""
     try:
         async with asyncio.timeout(QUESTION_S):
             return await source.call(operation, query)

@@ -68,7 +68,7 @@ async def test_every_lead_is_kept_by_its_id_and_counted():
             "total": 25,
             "completed": 25,
             "failed": 0,
-            "outcomes": {"complete": 25, "partial": 0, "notFound": 0},
+            "outcomes": {"complete": 25, "partial": 0, "notFound": 0, "suppressed": 0},
             "costCredits": 25,
         }
     )
@@ -102,7 +102,7 @@ async def test_a_resumed_batch_repeats_nothing_and_counts_everything():
         "total": 3,
         "completed": 2,
         "failed": 1,
-        "outcomes": {"complete": 1, "partial": 1, "notFound": 0},
+        "outcomes": {"complete": 1, "partial": 1, "notFound": 0, "suppressed": 0},
         "costCredits": 3.5,
     }
 
@@ -198,7 +198,12 @@ async def test_all_leads_share_one_cap():
     outcome, _ = await run(batch(people(20), maxCredits=Decimal(7)), Fussy({}))
 
     assert outcome.result["costCredits"] == 7
-    assert outcome.result["outcomes"] == {"complete": 7, "partial": 0, "notFound": 13}
+    assert outcome.result["outcomes"] == {
+        "complete": 7,
+        "partial": 0,
+        "notFound": 13,
+        "suppressed": 0,
+    }
 
 
 def test_leads_without_an_id_are_called_by_their_place():

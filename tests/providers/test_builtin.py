@@ -17,7 +17,8 @@ from enrichd.domain.lead_results import LeadResult
 from enrichd.domain.leads import lead_from
 from enrichd.domain.payloads import EnrichmentType, LeadInput
 from enrichd.providers.base import Operation
-from enrichd.providers.waterfall import Providers, build_providers, enrich_lead
+from enrichd.providers.calls import Calls
+from enrichd.providers.waterfall import Providers, Search, build_providers, enrich_lead
 from enrichd.providers.web import WebFetcher
 from tests.support.contexts import providers_of
 from tests.support.dns_server import DnsServer
@@ -69,9 +70,10 @@ async def apis() -> AsyncIterator[dict[str, str]]:
 
 
 async def enrich(providers: Providers, *types: EnrichmentType, **data: Any) -> LeadResult:
-    return await enrich_lead(
-        lead_from(LeadInput(**data), "1"), types=types or ALL, providers=providers
-    )
+    calls = Calls(providers, workspace_id="default", job_id=None, priority=3, max_credits=None)
+    result = await enrich_lead(lead_from(LeadInput(**data), "1"), Search(types or ALL), calls)
+    assert isinstance(result, LeadResult)
+    return result
 
 
 async def test_a_company_is_known_from_its_website_and_its_registry():

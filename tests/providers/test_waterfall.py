@@ -13,8 +13,8 @@ from enrichd.domain.leads import lead_from
 from enrichd.domain.payloads import EnrichmentType, LeadInput, StopRule, Verdict
 from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderThrottled
 from enrichd.providers.base import Found, Operation
-from enrichd.providers.budget import Budget
-from enrichd.providers.waterfall import enrich_lead
+from enrichd.providers.calls import Calls
+from enrichd.providers.waterfall import Providers, Search, enrich_lead
 from tests.support.contexts import ScriptedProvider, found, providers_of
 from tests.support.dns_server import DnsServer
 
@@ -35,16 +35,26 @@ async def search(
     data: dict[str, Any] | None = None,
     types: tuple[EnrichmentType, ...] = (PERSON,),
     order: tuple[str, ...] = (),
+    max_credits: Decimal | None = None,
     **options: Any,
 ) -> LeadResult:
     async with providers_of(*adapters) as providers:
-        return await enrich_lead(
+        result = await enrich_lead(
             lead_from(LeadInput(**(data or ADA)), "1"),
-            types=types,
-            providers=providers,
-            order=order or tuple(one.provider_id for one in adapters),
-            **options,
+            Search(types, order or tuple(one.provider_id for one in adapters), **options),
+            Calls(
+                providers, workspace_id="default", job_id=None, priority=3, max_credits=max_credits
+            ),
         )
+    assert isinstance(result, LeadResult)
+    return result
+
+
+async def search_with(providers: Providers, data: dict[str, Any], search: Search) -> LeadResult:
+    calls = Calls(providers, workspace_id="default", job_id=None, priority=3, max_credits=None)
+    result = await enrich_lead(lead_from(LeadInput(**data), "1"), search, calls)
+    assert isinstance(result, LeadResult)
+    return result
 
 
 def tried(result: LeadResult) -> list[tuple[str, str, str | None]]:
@@ -90,7 +100,7 @@ async def test_every_provider_that_is_not_asked_says_why():
         dear,
         other,
         order=("nobody", "keyless", "dear", "other"),
-        budget=Budget(Decimal(2)),
+        max_credits=Decimal(2),
     )
 
     assert tried(result) == [
@@ -126,11 +136,8 @@ async def test_a_found_email_is_verified_and_helps_the_next_question():
     zones = {"acme.com": {"MX": ["10 mx.acme.com."]}}
     with DnsServer(zones) as dns:
         async with providers_of(finder, nameservers=[dns.address]) as providers:
-            result = await enrich_lead(
-                lead_from(LeadInput(**ADA, domain="acme.com"), "1"),
-                types=(EMAIL, PERSON),
-                providers=providers,
-                order=("finder",),
+            result = await search_with(
+                providers, {**ADA, "domain": "acme.com"}, Search((EMAIL, PERSON), ("finder",))
             )
 
     assert result.verification is not None
@@ -155,11 +162,8 @@ async def test_a_bad_email_gives_way_to_the_one_that_is_found():
     zones = {"gone.com": {"MX": ["0 ."]}, "acme.com": {"MX": ["10 mx.acme.com."]}}
     with DnsServer(zones) as dns:
         async with providers_of(finder, nameservers=[dns.address]) as providers:
-            result = await enrich_lead(
-                lead_from(LeadInput(email="ada@gone.com"), "1"),
-                types=(EMAIL,),
-                providers=providers,
-                order=("finder",),
+            result = await search_with(
+                providers, {"email": "ada@gone.com"}, Search((EMAIL,), ("finder",))
             )
 
     assert result.person is not None

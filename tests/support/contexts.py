@@ -33,6 +33,8 @@ class MemoryContext:
         self.workspace_id = "default"
         self.provider_id = "builtin"
         self.attempt = attempt
+        self.attempts_left = 3
+        self.priority = 3
         self.providers = providers
         self.items = dict(items or {})
         self.recorded: list[str] = []
