@@ -35,27 +35,54 @@ YEARS = range(2000, 10_000)
 
 def row_of(new: NewJob) -> Row:
     """Check a new job and return it as a row. Raises InvalidPayload naming each wrong field."""
-    problems = list(problems_of(new))
-    if problems:
+    if not is_plain(new) and (problems := problems_of(new)):
         shown = "; ".join(map(str, problems[:5]))
         raise InvalidPayload(f"the job cannot be enqueued: {shown}", fields=problems)
     payload = payload_text(new.payload)
     # The text, because that is what the worker will read: an infinite float is null in it.
     model = payloads.parse(new.type, payload)
+    # By position: by name it takes twice as long, for each job of a bulk enqueue.
     return Row(
-        id=new.id or uuid7(),
-        workspace_id=new.workspace_id,
-        type=new.type,
-        priority=new.priority,
-        provider_id=new.provider_id or lane_of(model),
-        payload=payload,
-        tags=new.tags,
-        max_retries=new.max_retries,
-        cost=payloads.cost_of(model),
-        webhook_url=new.webhook_url,
-        idempotency_key=new.idempotency_key,
-        scheduled_at=new.scheduled_at.isoformat() if new.scheduled_at else None,
-        delay_s=new.delay_s,
+        new.id or uuid7(),
+        new.workspace_id,
+        new.type,
+        new.priority,
+        new.provider_id or lane_of(model),
+        payload,
+        new.tags,
+        new.max_retries,
+        payloads.cost_of(model),
+        new.webhook_url,
+        new.idempotency_key,
+        new.scheduled_at.isoformat() if new.scheduled_at else None,
+        new.delay_s,
+    )
+
+
+def is_plain(new: NewJob) -> bool:
+    """Say whether a job is so simple that problems_of could find nothing, in an eighth of its time.
+
+    Most jobs of a bulk enqueue are. False says nothing.
+    """
+    workspace = new.workspace_id
+    return (
+        type(new.type) is str
+        and type(new.payload) is dict
+        and type(workspace) is str
+        and 1 <= len(workspace) <= 100
+        and workspace.isascii()
+        and workspace.isprintable()
+        and type(new.priority) is int
+        and new.priority in PRIORITIES
+        and type(new.max_retries) is int
+        and 0 <= new.max_retries <= MAX_RETRIES_LIMIT
+        and new.tags == ()
+        and new.id is None
+        and new.provider_id is None
+        and new.webhook_url is None
+        and new.idempotency_key is None
+        and new.scheduled_at is None
+        and new.delay_s is None
     )
 
 

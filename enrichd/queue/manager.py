@@ -27,6 +27,7 @@ from enrichd.store.listen import notify
 Answer = TypeVar("Answer")
 
 ENQUEUE_BATCH = 5_000
+COPY_BATCH = 250
 HINT_EVERY_S = 0.02
 RACE_PAUSE_S = 0.05
 
@@ -247,18 +248,18 @@ async def insert_all(
     """
     done: list[Enqueued] = []
 
-    def batches() -> Iterator[list[Row]]:
-        for start in range(0, len(new), ENQUEUE_BATCH):
-            batch = new[start : start + ENQUEUE_BATCH]
+    def batches(size: int) -> Iterator[list[Row]]:
+        for start in range(0, len(new), size):
+            batch = new[start : start + size]
             yield [job if isinstance(job, Row) else row_of(job) for job in batch]
 
     if not is_fresh:
-        for rows in batches():
+        for rows in batches(ENQUEUE_BATCH):
             done += await jobs.enqueue_many(conn, rows)
         return done
 
     def fresh_batches() -> Iterator[list[Row]]:
-        for rows in batches():
+        for rows in batches(COPY_BATCH):
             done.extend([Enqueued(row.id, True) for row in rows])
             yield rows
 

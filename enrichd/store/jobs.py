@@ -6,8 +6,9 @@ took 8 µs a job for the eight arrays of a turn, joining takes under 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
@@ -234,60 +235,84 @@ RANK_BASES: LiteralString = """
 """
 
 COPY: LiteralString = """
-    copy enrichment_jobs (id, workspace_id, type, priority, provider_id, payload, tags,
-                          max_retries, cost, fair_rank, webhook_url)
+    copy enrichment_jobs (workspace_id, provider_id, priority, fair_rank, id, type, payload, tags,
+                          max_retries, cost, webhook_url)
     from stdin
 """
 
-
-async def copy_in(conn: Connection, batches: Iterable[Sequence[Row]]) -> None:
-    """Put many new jobs on the queue, ready at once; ids must be new and keys absent.
-
-    A batch is asked for while PostgreSQL still takes in the one before, so making the rows costs
-    no time of its own.
-    """
-    remaining = iter(batches)
-    rows = next(remaining, None)
-    while rows is not None:
-        rank = await rank_bases(conn, rows)
-        async with conn.cursor() as cursor, cursor.copy(COPY) as copy:
-            await copy.write(copy_lines(rows, rank))
-            rows = next(remaining, None)
-
+BATCHES_AHEAD_MAX = 16
 
 Group: TypeAlias = tuple[str, str, int]
 """A workspace, a lane and a priority: what shares one row of ranks."""
 
 
-async def rank_bases(conn: Connection, rows: Sequence[Row]) -> dict[Group, int]:
-    """Return where the ranks of each group of rows start."""
-    groups = list(dict.fromkeys((row.workspace_id, row.provider_id, row.priority) for row in rows))
+@dataclass(slots=True)
+class Standing:
+    """How far a group has come while its jobs go in, and its columns in COPY's text format."""
+
+    text: str
+    rank: int
+
+
+async def copy_in(conn: Connection, batches: Iterable[Sequence[Row]]) -> None:
+    """Put many new jobs on the queue, ready at once; ids must be new and keys absent.
+
+    Rows are made while PostgreSQL takes in those before, so the batches should be small: it works
+    on what fits its socket. A COPY goes on until a job of a new group comes; then the search for
+    ranks reads ahead, further each time, so that many groups cost few searches.
+    """
+    remaining = iter(batches)
+    standings: dict[Group, Standing] = {}
+    ahead = 1
+    rows: Sequence[Row] = next(remaining, ())
+    while rows:
+        rows = [*rows, *chain.from_iterable(islice(remaining, ahead - 1))]
+        ahead = min(2 * ahead, BATCHES_AHEAD_MAX)
+        groups = {(row.workspace_id, row.provider_id, row.priority) for row in rows}
+        standings |= await standings_of(conn, groups - standings.keys())
+        async with conn.cursor() as cursor, cursor.copy(COPY) as copy:
+            while rows:
+                lines = copy_lines(rows, standings)
+                await copy.write("".join(lines))
+                if len(lines) < len(rows):
+                    rows = rows[len(lines) :]
+                    break
+                rows = next(remaining, ())
+
+
+async def standings_of(conn: Connection, groups: Iterable[Group]) -> dict[Group, Standing]:
+    """Return where the ranks of each group start."""
+    wanted = list(groups)
     cursor = conn.cursor(row_factory=tuple_row)
     await cursor.execute(
         RANK_BASES,
         {
-            "workspaces": text_array([group[0] for group in groups]),
-            "lanes": text_array([group[1] for group in groups]),
-            "priorities": plain_array([group[2] for group in groups]),
+            "workspaces": text_array([group[0] for group in wanted]),
+            "lanes": text_array([group[1] for group in wanted]),
+            "priorities": plain_array([group[2] for group in wanted]),
         },
     )
-    return {(ws, lane, prio): base async for ws, lane, prio, base in cursor}
+    return {
+        (ws, lane, prio): Standing(f"{copy_text(ws)}\t{copy_text(lane)}\t{prio}", base)
+        async for ws, lane, prio, base in cursor
+    }
 
 
-def copy_lines(rows: Sequence[Row], rank: dict[Group, int]) -> str:
-    """Return rows in COPY's text format; `rank` runs on."""
+def copy_lines(rows: Sequence[Row], standings: Mapping[Group, Standing]) -> list[str]:
+    """Return rows in COPY's text format up to the first of an unknown group; ranks run on."""
     lines = []
     for row in rows:
-        group = (row.workspace_id, row.provider_id, row.priority)
-        rank[group] += row.cost
+        standing = standings.get((row.workspace_id, row.provider_id, row.priority))
+        if standing is None:
+            break
+        standing.rank += row.cost
         lines.append(
-            f"{row.id}\t{copy_text(row.workspace_id)}\t{copy_text(row.type)}\t{row.priority}\t"
-            f"{copy_text(row.provider_id)}\t{copy_text(row.payload)}\t"
-            f"{copy_text(text_array(row.tags)) if row.tags else '{}'}\t{row.max_retries}\t"
-            f"{row.cost}\t{rank[group]}\t"
+            f"{standing.text}\t{standing.rank}\t{row.id.hex}\t{copy_text(row.type)}\t"
+            f"{copy_text(row.payload)}\t{copy_text(text_array(row.tags)) if row.tags else '{}'}\t"
+            f"{row.max_retries}\t{row.cost}\t"
             f"{copy_text(row.webhook_url) if row.webhook_url is not None else NULL}\n"
         )
-    return "".join(lines)
+    return lines
 
 
 NULL = "\\N"
