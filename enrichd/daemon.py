@@ -76,29 +76,36 @@ def open_missing_streams() -> None:
 def load_settings(overrides: Mapping[str, str] = NOTHING) -> Settings:
     """Read the configuration and set the logs up with it."""
     settings = Settings.load(overrides=overrides)
+    set_up_logs(settings)
+    return settings
+
+
+def set_up_logs(settings: Settings) -> None:
+    """Log as the settings have it, without their secrets; warn of what is odd about them."""
     for secret in settings.secrets():
         register_secret(secret)
     configure_logs(settings.log_level, settings.log_format, settings.debug)
     for warning in settings.warnings:
         log.warning("configuration_warning", text=warning)
-    return settings
 
 
 def fleet(overrides: Mapping[str, str]) -> Fleet:
     """Return what to run, by the configuration as it is now: also called at each reload."""
-    settings = load_settings(overrides)
+    settings = Settings.load(overrides=overrides)
     if settings.database_url is None:
         raise InvalidSetting("DATABASE_URL is gone; the embedded server needs a new start")
     return Fleet(
         worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link, slot)),
         others=(
-            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link, slot)),
+            # First at a reload, since what it needs may not be there: a free port.
             ChildSpec("gateway", lambda link, slot: run_gateway(settings, link, slot)),
+            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link, slot)),
         ),
         worker_count=settings.worker_count,
         worker_max_count=settings.worker_max_count,
         grace_s=settings.graceful_shutdown_timeout_s,
         hang_s=max(settings.worker_timeout_s / 2, HANG_S_MIN),
+        enter=lambda: set_up_logs(settings),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from aiohttp import web
+
 from enrichd import metrics
 from enrichd.errors import InvalidSetting
 from enrichd.gateway.health import Health
@@ -21,6 +23,9 @@ from enrichd.store.database import Connection, Database
 from enrichd.store.health import QueueFigures, Readiness
 
 CONFIGURATION_ERROR = 78
+# An earlier daemon may be about to leave. Shorter than the time after which the supervisor calls
+# itself ready all the same.
+PORT_PATIENCE_S = 8.0
 READINESS_FRESH_S = 2.0
 FIGURES_FRESH_S = 5.0
 
@@ -49,25 +54,40 @@ class Gateway:
         standing = Standing()
         link = Link(self._sock, on_line=standing.hear, on_parent_death=self._stopping.set)
         on_stop_signals(self._stopping.set, self._stopping.set)
-        settings = self._settings
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(link.beat())
             readiness, figures = self._readings(group)
             page = MetricsPage(standing, figures)
             pages = Health(standing, readiness, figures, self._turn_timeout_s)
             app = application([*pages.routes(), *page.routes()])
+            serve = group.create_task(self._serve(app, link))
+            stopping = group.create_task(self._stopping.wait())
             try:
-                async with serving(app, settings.health_check_host, settings.health_check_port):
-                    link.say("ready")
-                    await self._stopping.wait()
-            except InvalidSetting as error:
-                log.critical("gateway_not_listening", reason=error.message, hint=error.hint)
-                return CONFIGURATION_ERROR
+                await asyncio.wait([serve, stopping], return_when=asyncio.FIRST_COMPLETED)
+                return serve.result() if serve.done() else 0
             finally:
+                stopping.cancel()
+                serve.cancel()
+                await asyncio.wait([serve])  # Answers under way may still ask PostgreSQL.
                 await readiness.close()
                 await figures.close()
                 beat.cancel()
-        return 0
+
+    async def _serve(self, app: web.Application, link: Link) -> int:
+        """Serve until cancelled; return 78 if the port cannot be had."""
+        settings = self._settings
+        try:
+            async with serving(
+                app,
+                settings.health_check_host,
+                settings.health_check_port,
+                patience_s=PORT_PATIENCE_S,
+            ):
+                link.say("ready")
+                await asyncio.Event().wait()
+        except InvalidSetting as error:
+            log.critical("gateway_not_listening", reason=error.message, hint=error.hint)
+        return CONFIGURATION_ERROR
 
     def _readings(
         self, group: asyncio.TaskGroup

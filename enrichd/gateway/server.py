@@ -23,6 +23,7 @@ HEADERS_MAX = 128
 # How long answers that are under way may take once the gateway stops.
 STOP_S = 5.0
 BACKLOG = 128
+PORT_RETRY_S = 0.2
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -73,10 +74,13 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[list[int]]:
+async def serving(
+    app: web.Application, host: str, port: int, *, patience_s: float = 0.0
+) -> AsyncIterator[list[int]]:
     """Serve inside the block and give the ports; raises InvalidSetting if that cannot be.
 
-    At its end no new connection is taken, and answers under way get a few seconds.
+    A port that another program uses is tried again for `patience_s`. At the end of the block no new
+    connection is taken, and answers under way get a few seconds.
     """
     hide_versions()
     # What aiohttp logs itself is about malformed requests: anybody could fill the disk with it.
@@ -96,7 +100,7 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[l
     await runner.setup()
     try:
         assert runner.server is not None
-        server = await listen(Guard(runner.server), host, port)
+        server = await listen(Guard(runner.server), host, port, patience_s=patience_s)
         try:
             names = [sock.getsockname() for sock in server.sockets]
             log.info("gateway_listening", addresses=[f"{name[0]} port {name[1]}" for name in names])
@@ -107,18 +111,25 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[l
         await runner.cleanup()
 
 
-async def listen(guard: Guard, host: str, port: int) -> asyncio.Server:
+async def listen(guard: Guard, host: str, port: int, *, patience_s: float) -> asyncio.Server:
     """Take the port. Raises InvalidSetting that says why it is not to be had."""
-    try:
-        return await asyncio.get_running_loop().create_server(
-            guard, host, port, backlog=BACKLOG, reuse_address=True
-        )
-    except OSError as error:
-        raise InvalidSetting(
-            f"HEALTH_CHECK_HOST and HEALTH_CHECK_PORT: cannot listen on {host} port {port}:"
-            f" {why_not(error)}",
-            hint="Stop what uses the port, or set HEALTH_CHECK_PORT to a free one.",
-        ) from error
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_s
+    has_warned = False
+    while True:
+        try:
+            return await loop.create_server(guard, host, port, backlog=BACKLOG, reuse_address=True)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or loop.time() >= deadline:
+                raise InvalidSetting(
+                    f"HEALTH_CHECK_HOST and HEALTH_CHECK_PORT: cannot listen on {host}"
+                    f" port {port}: {why_not(error)}",
+                    hint="Stop what uses the port, or set HEALTH_CHECK_PORT to a free one.",
+                ) from error
+        if not has_warned:
+            has_warned = True
+            log.warning("gateway_waits_for_port", port=port, wait_s=patience_s)
+        await asyncio.sleep(PORT_RETRY_S)
 
 
 def why_not(error: OSError) -> str:

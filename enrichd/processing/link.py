@@ -6,9 +6,9 @@ drains and leaves.
 
 Child to supervisor: `.` alive · `ready` · `id UUID` (a worker's row) · `idle` / `busy` ·
 `wake N` (the housekeeper: wake N idle workers) · `load AGE_S USE` (the housekeeper: age of the
-oldest ready job, share of slots in use) · `recycle REASON` (a worker is about to leave for a fresh
-one). Supervisor to child: `tick` · `wake` and `stop_now` (to a worker) · `dead UUID` and `idle N`
-(to the housekeeper) · `draining` (to the gateway).
+oldest ready job, share of slots in use) · `recycle REASON` (a worker asks for a fresh one
+in its place, each second). Supervisor to child: `tick` · `wake`, `retire` and `stop_now` (to a
+worker) · `dead UUID` and `idle N` (to the housekeeper) · `draining` (to the gateway).
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from enrichd.logs import get_logger
+from enrichd.supervisor.abandoned import end_when_abandoned
+
 Role: TypeAlias = Literal["worker", "gateway", "housekeeper"]
 
 SIGNALS = (
@@ -28,6 +31,8 @@ SIGNALS = (
 NOT_FOR_CHILDREN = frozenset({signal.SIGHUP, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU})
 SOFTWARE_ERROR = 70
 LINE_BYTES_MAX = 4096
+
+log = get_logger("supervisor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,16 @@ class Child:
     is_ready: bool = False
     is_idle: bool = False
     is_leaving: bool = False
-    """True once it was told to drain, or said that it is about to be recycled."""
+    """True once it was told to drain."""
+    is_retiring: bool = False
+    """True while it may take as long as its jobs do, with another already in its place."""
     is_recycled: bool = False
+    full_at: float | None = None
+    """When it first asked to be recycled."""
+    pause_s: float = 0.0
+    """How long its place was empty before it."""
+    keep_s: float = 0.0
+    """The age before which it is not recycled for its memory."""
     killed_at: float | None = None
     unread: bytes = b""
 
@@ -95,10 +108,32 @@ class Child:
         return status if pid else None
 
 
+def let_go(child: Child, why: str) -> None:
+    """Tell a child to drain within the grace, and leave."""
+    if not child.is_leaving or child.is_retiring:
+        child.is_leaving = True
+        child.is_retiring = False
+        log.info("child_drains", role=child.role, child_pid=child.pid, reason=why)
+        child.signal(signal.SIGTERM)
+
+
+def retire(child: Child) -> None:
+    """Tell a worker to claim nothing more, and to leave when its jobs have ended."""
+    child.is_leaving = child.is_retiring = True
+    child.say("retire")
+
+
 def fork(
-    spec: ChildSpec, *, generation: int, slot: int, inherited: Iterable[socket.socket]
+    spec: ChildSpec,
+    *,
+    generation: int,
+    slot: int,
+    inherited: Iterable[socket.socket],
+    leave_within_s: float,
 ) -> Child:
     """Start a child. `inherited` are the supervisor's own sockets, which the child closes.
+
+    It lives on for at most `leave_within_s` after this process.
 
     The parent has no event loop, thread or connection, so forking it is safe. Signals are blocked
     across the fork, so that none meets the parent's handlers in the child. Raises OSError when the
@@ -109,7 +144,7 @@ def fork(
     try:
         pid = os.fork()
         if pid == 0:
-            become_child(spec, theirs, slot, [ours, *inherited])
+            become_child(spec, theirs, slot, [ours, *inherited], leave_within_s)
     except OSError:
         ours.close()
         raise
@@ -121,7 +156,11 @@ def fork(
 
 
 def become_child(
-    spec: ChildSpec, link: socket.socket, slot: int, inherited: Iterable[socket.socket]
+    spec: ChildSpec,
+    link: socket.socket,
+    slot: int,
+    inherited: Iterable[socket.socket],
+    leave_within_s: float,
 ) -> None:
     """Forget what the parent set up, run, and leave without its exit handlers."""
     code = SOFTWARE_ERROR
@@ -134,6 +173,7 @@ def become_child(
         for sock in inherited:
             sock.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        end_when_abandoned(link, within_s=leave_within_s)
         code = spec.run(link, slot)
     except SystemExit as leaving:
         code = leaving.code or 0 if isinstance(leaving.code, int | None) else SOFTWARE_ERROR

@@ -1,10 +1,15 @@
-"""A worker child: a JobProcessor, its link to the supervisor, and its recycling."""
+"""A worker child: a JobProcessor, its link to the supervisor, and its two ways to leave.
+
+It retires when the supervisor says `retire`: nothing more is claimed, and what runs may take its
+time. It stops at a signal, or when the supervisor is gone: then what runs has the grace.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from enrichd import metrics
@@ -17,6 +22,10 @@ from enrichd.settings import Settings
 from enrichd.store.database import Database
 
 CHECK_S = 1.0
+# So that a run that takes too long ends by its timeout, not by the end of the patience.
+TIMEOUT_EXTRA_S = 5.0
+# From the end of the grace: time to record and release, also while PostgreSQL comes back.
+RECORD_S = 10.0
 
 log = get_logger("worker")
 
@@ -28,7 +37,7 @@ def run_worker(settings: Settings, link: socket.socket, slot: int) -> int:
 
 
 async def work(settings: Settings, sock: socket.socket) -> int:
-    """Run jobs until told to stop, or until it is time for a fresh process."""
+    """Run jobs until told to leave."""
     hot, control = (
         Database(settings.dsn, name=f"enrichd worker {purpose}", is_pooler=settings.is_pooler)
         for purpose in ("hot", "control")
@@ -37,28 +46,54 @@ async def work(settings: Settings, sock: socket.socket) -> int:
         link = Link(
             sock,
             on_line=lambda line: obey(processor, line),
-            on_parent_death=lambda: processor.stop(),
+            on_parent_death=lambda: stop(),
         )
         processor = runtime.processor(
             hot=hot,
             control=control,
             is_tending=False,
+            # Of one that retires; a stop cuts it short. JOB_TIMEOUT ends every run before.
+            grace_s=settings.job_timeout_s + TIMEOUT_EXTRA_S,
             on_identity=lambda worker_id: link.say(f"id {worker_id}\nready"),
             on_idle=lambda is_idle: link.say("idle" if is_idle else "busy"),
         )
-        # All the same: PM2, a terminal and the supervisor may each send one for a single stop.
-        on_stop_signals(processor.stop, processor.stop)
-        async with asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(link.beat()),
-                group.create_task(recycle(settings, processor, link)),
-            ]
-            await processor.run()
-            for task in helpers:
-                task.cancel()
+        try:
+            async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
+                stop = stopper(processor, bound, settings.graceful_shutdown_timeout_s)
+                # All the same: PM2, a terminal and the supervisor may each send one for one stop.
+                on_stop_signals(stop, stop)
+                helpers = [
+                    group.create_task(link.beat()),
+                    group.create_task(ask_for_successor(settings, processor, link)),
+                ]
+                await processor.run()
+                for task in helpers:
+                    task.cancel()
+        except TimeoutError:
+            log.error("jobs_left_behind", reason="PostgreSQL was away for longer than the grace")
     await hot.close()
     await control.close()
     return 0
+
+
+def stopper(processor: JobProcessor, bound: asyncio.Timeout, grace_s: float) -> Callable[[], None]:
+    """Return what begins a stop, and does nothing when called again.
+
+    After the grace the processor gives back what runs. Should PostgreSQL be away, `bound` ends the
+    attempt to write it down.
+    """
+    loop = asyncio.get_running_loop()
+    is_stopping = False
+
+    def stop() -> None:
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
+            processor.stop()
+            loop.call_later(grace_s, processor.stop_now)
+            bound.reschedule(loop.time() + grace_s + RECORD_S)
+
+    return stop
 
 
 def obey(processor: JobProcessor, line: str) -> None:
@@ -66,14 +101,19 @@ def obey(processor: JobProcessor, line: str) -> None:
     match line:
         case "wake":
             processor.wake()
+        case "retire":
+            processor.stop()
         case "stop_now":
             processor.stop_now()
         case _:
             pass
 
 
-async def recycle(settings: Settings, processor: JobProcessor, link: Link) -> None:
-    """Ask for a fresh process after WORKER_MAX_JOBS jobs or above WORKER_MAX_MEMORY."""
+async def ask_for_successor(settings: Settings, processor: JobProcessor, link: Link) -> None:
+    """Ask to be recycled after WORKER_MAX_JOBS jobs or above WORKER_MAX_MEMORY.
+
+    Work goes on until the supervisor grants it, so the question is asked again and again.
+    """
     max_jobs, max_bytes = settings.worker_max_jobs, settings.worker_max_memory_bytes
     if max_bytes and resident_bytes() > max_bytes:
         # Recycling would only make another one like it, again and again.
@@ -82,14 +122,9 @@ async def recycle(settings: Settings, processor: JobProcessor, link: Link) -> No
     while max_jobs or max_bytes:
         await asyncio.sleep(CHECK_S)
         if max_jobs and processor.report.ended >= max_jobs:
-            reason = f"{processor.report.ended} jobs"
+            link.say(f"recycle jobs: {processor.report.ended}")
         elif max_bytes and resident_bytes() > max_bytes:
-            reason = f"{resident_bytes()} bytes of memory"
-        else:
-            continue
-        link.say(f"recycle {reason}")
-        processor.stop()
-        return
+            link.say(f"recycle memory: {resident_bytes()} bytes")
 
 
 def resident_bytes() -> int:

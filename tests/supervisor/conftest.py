@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from tests.e2e.daemon import ROOT, parent_of_each, wait_for
 class Supervised:
     """A running supervisor and what is in its log."""
 
-    def __init__(self, fleet: str, log: Path) -> None:
+    def __init__(
+        self, fleet: str, log: Path, *, command: Sequence[str] = (), **environ: str
+    ) -> None:
         self._log = log
-        environ = {**os.environ, "MARKER": str(log.with_suffix(".marker"))}
+        environ = {**os.environ, "MARKER": str(log.with_suffix(".marker")), **environ}
         with open(log, "wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.supervisor.fleets", fleet],
+                [*command, sys.executable, "-m", "tests.supervisor.fleets", fleet],
                 cwd=ROOT,
                 env=environ,
                 stdout=stream,
@@ -53,6 +55,19 @@ class Supervised:
         """Return the process ids of its living children."""
         return [pid for pid, parent in parent_of_each().items() if parent == self.process.pid]
 
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers that were started and live, oldest first."""
+        alive = self.children()
+        started = self.events("child_started", role="worker")
+        return [event["child_pid"] for event in started if event["child_pid"] in alive]
+
+    def state(self) -> dict[str, Any]:
+        """Ask for its state and return it."""
+        count = len(self.events("supervisor_state"))
+        self.signal(signal.SIGUSR1)
+        self.wait_for("supervisor_state", count=count + 1)
+        return self.events("supervisor_state")[-1]
+
     def signal(self, number: signal.Signals) -> None:
         """Send the supervisor a signal."""
         self.process.send_signal(number)
@@ -71,12 +86,12 @@ class Supervised:
 
 
 @pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Callable[[str], Supervised]]:
+def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
     """Give `supervise(fleet)`: start a supervisor; it is gone at the end."""
     started: list[Supervised] = []
 
-    def start(fleet: str) -> Supervised:
-        started.append(Supervised(fleet, tmp_path / f"{fleet}.log"))
+    def start(fleet: str, **options: Any) -> Supervised:
+        started.append(Supervised(fleet, tmp_path / f"{fleet}.log", **options))
         return started[-1]
 
     yield start

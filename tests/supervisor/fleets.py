@@ -5,6 +5,7 @@ What children do and hear is in the log on standard error, as events `said` with
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from enrichd.errors import InvalidSetting
 from enrichd.logs import configure_logs, get_logger
-from enrichd.supervisor.child import ChildSpec
+from enrichd.supervisor.child import ChildSpec, Role
 from enrichd.supervisor.manager import Fleet, WorkerManager
 
 Run = Callable[[socket.socket, int], int]
@@ -64,8 +65,8 @@ def silent(link: socket.socket, slot: int) -> int:
 
 
 def deaf(link: socket.socket, slot: int) -> int:
-    """Close the link and live on."""
-    link.close()
+    """Hang up and live on."""
+    link.shutdown(socket.SHUT_RDWR)
     time.sleep(60)
     return 0
 
@@ -93,7 +94,78 @@ def waking(link: socket.socket, slot: int) -> int:
     while b"idle 2" not in heard:
         heard += link.recv(65536)
     link.send(b"wake 1\n")
-    return living()(link, slot)
+    return living("ready")(link, slot)
+
+
+def blocked_by(block: Callable[[], None]) -> Run:
+    """Return a child that is ready and then never looks at its link again."""
+
+    def run(link: socket.socket, slot: int) -> int:
+        link.send(b"ready\n")
+        block()
+        return 0
+
+    return run
+
+
+def spinning() -> None:
+    """Compute for ever."""
+    while True:
+        pass
+
+
+def sleeping() -> None:
+    """Wait for ever."""
+    time.sleep(600)
+
+
+def asking(reason: str, *, leaves: bool) -> Run:
+    """Return a child that asks to be recycled, again and again, and leaves when it may."""
+
+    def run(link: socket.socket, slot: int) -> int:
+        link.settimeout(0.05)
+        link.send(b"ready\n")
+        asked = 0
+        while True:
+            link.send(f"recycle {reason}\n".encode())
+            asked += 1
+            if asked == 10:
+                said("asked ten times")
+            try:
+                heard = link.recv(65536)
+            except TimeoutError:
+                continue
+            if not heard or (leaves and b"retire" in heard):
+                return 0
+
+    return run
+
+
+def clinging(link: socket.socket, slot: int) -> int:
+    """Die and leave the link open in a process of its own."""
+    link.send(b"ready\n")
+    if os.fork() == 0:
+        time.sleep(5)
+        os._exit(0)
+    return 1
+
+
+def orphaning(link: socket.socket, slot: int) -> int:
+    """Leave three processes behind whose parent is dead, and live on."""
+    if (between := os.fork()) == 0:
+        for _ in range(3):
+            if os.fork() == 0:
+                os._exit(0)
+        os._exit(0)
+    os.waitpid(between, 0)
+    said("three orphans")
+    return living("ready")(link, slot)
+
+
+def adopting() -> None:
+    """Be given orphans as process 1 of a container is."""
+    set_child_subreaper = 36
+    assert ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0
 
 
 def crowded() -> None:
@@ -102,10 +174,16 @@ def crowded() -> None:
 
 
 def a_fleet(
-    worker: Run, *, housekeeper: Run | None = None, count: int = 1, **options: float
+    worker: Run,
+    *,
+    housekeeper: Run | None = None,
+    gateway: Run | None = None,
+    count: int = 1,
+    **options: float,
 ) -> Fleet:
     """Return a fleet of these workers."""
-    others = () if housekeeper is None else (ChildSpec("housekeeper", housekeeper),)
+    runs: dict[Role, Run | None] = {"gateway": gateway, "housekeeper": housekeeper}
+    others = [ChildSpec(role, run) for role, run in runs.items() if run is not None]
     chosen = {"worker_count": count, "worker_max_count": count, "grace_s": 1.0, "hang_s": 5.0}
     return Fleet(ChildSpec("worker", worker), others, **{**chosen, **options})  # type: ignore[arg-type]
 
@@ -122,6 +200,26 @@ def once_then(first: Fleet, error: Exception) -> Callable[[], Fleet]:
     return read
 
 
+def one_after_another(*fleets: Fleet) -> Callable[[], Fleet]:
+    """Return a configuration that is another one each time it is read; the last one stays."""
+    left = list(fleets)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+def spoiled() -> Fleet:
+    """Return a fleet whose worker works once and never again."""
+    marker = Path(os.environ["MARKER"])
+
+    def run(link: socket.socket, slot: int) -> int:
+        if marker.exists():
+            return 78
+        marker.touch()
+        link.send(b"ready\n")
+        return 1
+
+    return a_fleet(run)
+
+
 def recycling() -> Fleet:
     """Return a fleet whose first worker wants to be replaced."""
     marker = Path(os.environ["MARKER"])
@@ -130,7 +228,7 @@ def recycling() -> Fleet:
         if marker.exists():
             return living("ready")(link, slot)
         marker.touch()
-        link.send(b"ready\nrecycle 5 jobs\n")
+        link.send(b"ready\nrecycle jobs: 5\n")
         time.sleep(0.5)  # It drains; its successor does not wait for that.
         said("drained")
         return 0
@@ -139,7 +237,7 @@ def recycling() -> Fleet:
 
 
 FLEETS: dict[str, Callable[[], Fleet]] = {
-    "living": lambda: a_fleet(living("ready", "id w-1"), housekeeper=living(), count=2),
+    "living": lambda: a_fleet(living("ready", "id w-1"), housekeeper=living("ready"), count=2),
     "dying": lambda: a_fleet(leaving(1)),
     "leaving": lambda: a_fleet(leaving(0)),
     "misconfigured": lambda: a_fleet(leaving(78), housekeeper=living()),
@@ -149,9 +247,25 @@ FLEETS: dict[str, Callable[[], Fleet]] = {
     "gibberish": lambda: a_fleet(gibberish),
     "idle": lambda: a_fleet(living("ready", "idle"), housekeeper=waking, count=2),
     "pressed": lambda: a_fleet(
-        living("ready"), housekeeper=living("load 9 1", "load 9 1"), worker_max_count=2
+        living("ready"), housekeeper=living("ready", "load 9 1", "load 9 1"), worker_max_count=2
     ),
     "recycling": recycling,
+    "spinning": lambda: a_fleet(blocked_by(spinning), grace_s=0.1, kill_extra_s=0.3),
+    "sleeping": lambda: a_fleet(blocked_by(sleeping), grace_s=0.1, kill_extra_s=0.3),
+    "growing": lambda: a_fleet(asking("memory: 9 bytes", leaves=True)),
+    "retiring": lambda: a_fleet(asking("jobs: 9", leaves=False), count=2),
+    "clinging": lambda: a_fleet(clinging, hang_s=0.5),
+    "orphaning": lambda: a_fleet(orphaning, housekeeper=living("ready")),
+    "container": lambda: a_fleet(orphaning, housekeeper=living("ready")),
+    "spoiled": spoiled,
+    "bad gateway": one_after_another(
+        a_fleet(living("ready"), gateway=living("ready"), housekeeper=living("ready"), count=2),
+        a_fleet(living("ready"), gateway=leaving(78), housekeeper=living("ready"), count=2),
+    ),
+    "bad worker": one_after_another(
+        a_fleet(living("ready"), gateway=living("ready"), count=2),
+        a_fleet(leaving(78), gateway=living("ready"), count=2),
+    ),
     "refused": once_then(a_fleet(living("ready")), InvalidSetting("WORKER_COUNT: no")),
     "unreadable": once_then(a_fleet(living("ready")), FileNotFoundError("no such folder")),
 }
@@ -163,6 +277,8 @@ def main(name: str) -> int:
     if name == "crowded":
         crowded()
         return WorkerManager(lambda: a_fleet(living("ready"))).run()
+    if name == "orphaning":
+        adopting()
     return WorkerManager(FLEETS[name]).run()
 
 

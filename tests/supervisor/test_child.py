@@ -18,7 +18,8 @@ import os, signal, socket, sys, time
 from enrichd.supervisor.child import ChildSpec, fork
 
 def start(run, inherited=()):
-    return fork(ChildSpec("worker", run), generation=0, slot=3, inherited=inherited)
+    options = {"generation": 0, "slot": 3, "inherited": inherited, "leave_within_s": 60.0}
+    return fork(ChildSpec("worker", run), **options)
 
 def end_of(child):
     return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])

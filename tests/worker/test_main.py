@@ -97,15 +97,58 @@ def test_stop_now_during_a_drain_ends_the_drain(worker, database_url):
         assert time.monotonic() - told_at < 2.0
 
 
-def test_it_asks_to_be_recycled_before_it_drains(worker, database_url):
+def test_it_works_on_until_it_may_be_recycled(worker, database_url):
     with worker(WORKER_MAX_JOBS="5") as child:
-        accepted = enqueue(database_url, "nap", 12, seconds=0.3)
-        assert child.wait_for_line("recycle ").split()[2] == "jobs"
+        accepted = enqueue(database_url, "nap", 12, seconds=0.1)
+        assert child.wait_for_line("recycle ").startswith("recycle jobs: ")
+        wait_for(lambda: status_count(database_url, "completed") == 12)
+        child.wait_for_line("recycle jobs: 12")  # It asks again, in case nobody heard.
+        child.say("retire")
         assert child.ended() == 0
-        ended = status_count(database_url, "completed")
-        assert ended >= 5
-        assert status_count(database_url, "pending") == 12 - ended
         assert_sound(database_url, accepted)
+
+
+def test_one_that_retires_claims_nothing_more_and_takes_as_long_as_its_jobs_do(
+    worker, database_url
+):
+    with worker(GRACEFUL_SHUTDOWN_TIMEOUT="200") as child:
+        child.wait_for_line("ready")
+        accepted = enqueue(database_url, "nap", 6, seconds=1.0)
+        wait_for(lambda: status_count(database_url, "processing") == 4)
+        child.say("retire")
+        assert child.ended() == 0
+        assert status_count(database_url, "completed") == 4
+        assert status_count(database_url, "pending") == 2
+        assert_sound(database_url, accepted)
+
+
+def test_a_retiring_one_ends_runs_at_their_timeout(worker, database_url):
+    with worker(GRACEFUL_SHUTDOWN_TIMEOUT="200", JOB_TIMEOUT="1000") as child:
+        child.wait_for_line("ready")
+        (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
+        wait_for(lambda: status_count(database_url, "processing") == 1)
+        child.say("retire")
+        assert child.ended(5.0) == 0
+        assert outcomes(database_url, job_id) == ["retry"]
+
+
+@pytest.mark.parametrize("ending", ["signal", "orphaned"])
+def test_a_stop_gives_one_that_retires_the_grace(worker, database_url, ending):
+    with worker(GRACEFUL_SHUTDOWN_TIMEOUT="500") as child:
+        child.wait_for_line("ready")
+        (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
+        wait_for(lambda: status_count(database_url, "processing") == 1)
+        child.say("retire")
+        draining = "select 1 from enrichment_workers where state = 'draining'"
+        wait_for(lambda: query(database_url, draining))
+        if ending == "signal":
+            os.kill(child.process.pid, signal.SIGTERM)
+        else:
+            child.hang_up()
+        told_at = time.monotonic()
+        assert child.ended() == 0
+        assert 0.4 < time.monotonic() - told_at < 2.5
+        assert outcomes(database_url, job_id) == ["released"]
 
 
 def test_words_it_does_not_know_are_no_orders(worker, database_url):
