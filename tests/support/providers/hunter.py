@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
@@ -172,7 +173,7 @@ class FakeHunter(FakeProvider):
                     "still_on_page": True,
                 }
             ],
-            "verification": {"date": "2026-06-01", "status": _status(person.email)},
+            "verification": {"date": _yesterday(), "status": _status(person.email)},
         }
         return _data(question, found, credits=1)
 
@@ -309,6 +310,11 @@ def _data(question: Question, data: Any, *, credits: Decimal | int = 0, status: 
 def _opted_out() -> Reply:
     details = "This person asked us to stop processing their personal data."
     return error(451, "claimed_email", details)
+
+
+def _yesterday() -> str:
+    now = datetime.now(UTC)  # noqa: TID251 - a date that is always fresh
+    return (now - timedelta(days=1)).date().isoformat()
 
 
 def _status(email: str) -> str:

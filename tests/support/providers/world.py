@@ -1,7 +1,8 @@
 """Made-up companies and people: the same question always has the same answer.
 
-Every `.test` domain is a company and every `first.last@` of it an employee, except those whose
-name begins with one of the words below. Nobody here exists.
+Every `.example` and `.test` domain is a company and every `first.last@` of it an employee, except
+those whose name begins with one of the words below. Nobody here exists. For whole jobs take
+`.example`: an address at `.test` is refused as a reserved domain before anybody is asked.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+ENDINGS: Final = (".example", ".test")
 UNKNOWN: Final = "unknown"
-"""`unknown7.test`, `unknown.lee@northwind.test`: nobody has heard of them."""
+"""`unknown7.example`, `unknown.lee@northwind.example`: nobody has heard of them."""
 SUPPRESSED: Final = "optout"
-"""`optout.lee@northwind.test` does not want to be found."""
+"""`optout.lee@northwind.example` does not want to be found."""
 FUZZY: Final = "fuzzy"
-"""`fuzzy.lee@northwind.test`: an approximate match."""
+"""`fuzzy.lee@northwind.example`: an approximate match."""
 LATER: Final = "later"
-"""`later.lee@northwind.test`, `later7.test`: where a provider may answer later, it does."""
+"""`later.lee@northwind.example`, `later7.example`: where a provider may answer later, it does."""
 NEVER_FOUND: Final = "lost"
 """Like LATER, and then nobody is found."""
 EMAIL_STATUSES: Final = ("invalid", "catchall", "disposable", "unverifiable", "webmail")
-"""`catchall.lee@…` or `…@catchall.test`: what a check of the address says; else it is valid."""
+"""`catchall.lee@…` or `…@catchall.example`: what a check of the address says; else it is valid."""
 
 _FIRST_NAMES = ("Ada", "Bela", "Chidi", "Dara", "Emre", "Fumiko", "Greta", "Hugo")
 _LAST_NAMES = ("Quill", "Okafor", "Lindqvist", "Moreau", "Sato", "Vance", "Ibarra", "Novak")
@@ -124,8 +126,8 @@ class Person:
 def company_at(domain: str) -> Company | None:
     """Return the company of a domain, None if nobody knows one."""
     domain = domain.strip().lower().removeprefix("www.")
-    label = domain.removesuffix(".test").rpartition(".")[2]
-    if not domain.endswith(".test") or label.startswith((UNKNOWN, NEVER_FOUND)) or not label:
+    label = domain.rpartition(".")[0].rpartition(".")[2]
+    if not domain.endswith(ENDINGS) or label.startswith((UNKNOWN, NEVER_FOUND)) or not label:
         return None
     industry, sector, group, naics, sic = _choice(_INDUSTRIES, "industry", domain)
     name = label.replace("-", " ").title()
@@ -191,7 +193,7 @@ def person_named(first: str, last: str, domain: str) -> Person | None:
 
 def domain_of(company_name: str) -> str:
     """Return where a company of that name is found."""
-    return company_name.strip().lower().replace(" ", "-") + ".test"
+    return company_name.strip().lower().replace(" ", "-") + ENDINGS[0]
 
 
 def is_suppressed(text: str) -> bool:
