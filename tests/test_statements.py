@@ -264,7 +264,13 @@ def claim_plan(
 
 
 def test_the_walk_finds_the_statements_and_not_their_parts():
-    assert {"jobs.TURN", "jobs.COPY", "job_reads.LIST", "workers.BEAT"} <= STATEMENTS.keys()
+    assert {
+        "jobs.TURN",
+        "jobs.CLAIM",
+        "jobs.COPY",
+        "job_reads.LIST",
+        "workers.BEAT",
+    } <= STATEMENTS.keys()
     assert "job_reads.COLUMNS" not in STATEMENTS
 
 
@@ -303,6 +309,11 @@ RUNS = jobs.plain_array(IDS)
 FILTER = {"statuses": None, "type": None, "provider_id": None, "tag": None}
 AGED = {"statuses": ["completed", "failed"], "age_s": 86_400.0, "workspace_id": None, "limit": 1000}
 HOT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
+    "a claim": (
+        jobs.CLAIM,
+        claim_values(room=10, plan_lanes=["free", "empty1"]),
+        {"ready", "pkey"},
+    ),
     "a turn that claims": (
         jobs.TURN,
         claim_values(room=10, plan_lanes=["free", "empty1"]),
