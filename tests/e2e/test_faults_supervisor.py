@@ -6,10 +6,11 @@ import os
 import signal
 import socket
 import time
+import urllib.request
 
 import pytest
 
-from tests.e2e.daemon import wait_for
+from tests.e2e.daemon import parent_of_each, wait_for
 
 
 def a_free_port() -> str:
@@ -214,13 +215,71 @@ def test_a_wrong_setting_ends_the_start_with_78_and_its_name(daemon, name, value
         assert "Traceback" not in running.log_text()
 
 
-def test_a_child_that_cannot_use_its_configuration_ends_the_daemon_with_78(daemon):
+def test_a_port_that_stays_taken_ends_the_start_with_78_and_says_what_to_do(daemon):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         daemon(is_ready_awaited=False, HEALTH_CHECK_PORT=str(taken.getsockname()[1])) as running,
     ):
         assert running.ended() == 78
-        assert "HEALTH_CHECK_PORT" in running.log_text()
+        (told,) = running.events("gateway_not_listening")
+        assert (
+            f"HEALTH_CHECK_PORT: cannot listen on 127.0.0.1 port {taken.getsockname()[1]}"
+            in (told["reason"])
+        )
+        assert "set HEALTH_CHECK_PORT to a free one" in told["hint"]
+        assert running.events("supervisor_ready") == []
+
+
+def test_a_port_that_an_earlier_daemon_leaves_soon_is_waited_for(daemon):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        made = daemon(is_ready_awaited=False, HEALTH_CHECK_PORT=str(taken.getsockname()[1]))
+        with made as running:
+            running.wait_for_event("gateway_waits_for_port")
+            taken.close()
+            running.wait_for_event("gateway_listening")
+            running.wait_for_event("supervisor_ready")
+            assert running.events("child_died") == []
+
+
+def test_a_stop_does_not_wait_for_the_port(daemon):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        made = daemon(is_ready_awaited=False, HEALTH_CHECK_PORT=str(taken.getsockname()[1]))
+        with made as running:
+            running.wait_for_event("gateway_waits_for_port")
+            assert running.stop(3.0) == 0
+
+
+def test_a_reload_to_a_port_that_is_taken_goes_back_to_what_worked(daemon):
+    port = a_free_port()
+    made = daemon(WORKER_COUNT="2")
+    del made.environ["HEALTH_CHECK_PORT"]
+    (made.folder / ".env").write_text(f"HEALTH_CHECK_PORT={port}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken, made as running:
+        workers = running.workers()
+        accepted = running.enqueue("nap", 30, seconds=0.5)
+        (made.folder / ".env").write_text(f"HEALTH_CHECK_PORT={taken.getsockname()[1]}\n")
+        running.process.send_signal(signal.SIGHUP)
+
+        assert running.wait_for_event("reload_failed", 15.0)["role"] == "gateway"
+        running.wait_for_event("reload_undone")
+        assert running.workers() == workers
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=5) as answer:
+            assert answer.status == 200
+        running.process.send_signal(signal.SIGUSR1)
+        state = running.wait_for_event("supervisor_state")
+        assert state["last_reload"] == "failed: configuration error in the gateway"
+        assert running.wait_until_done() == {"completed": 30}
+        running.assert_sound(accepted)
+
+
+def test_a_blocked_worker_does_not_outlive_its_supervisor_for_long(daemon):
+    with daemon(GRACEFUL_SHUTDOWN_TIMEOUT="500", WORKER_TIMEOUT="60000") as running:
+        running.enqueue("spinning")
+        running.wait_until_started()
+        orphans = set(running.children())
+        running.process.kill()
+        wait_for(lambda: not orphans & parent_of_each().keys(), 20.0, what=running.log_text)
+        assert " in spinning" in running.log_text(), "the stacks"
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
