@@ -6,8 +6,9 @@ of the link and then sets faulthandler's timer, which needs neither the loop nor
 lock: it writes all stacks to stderr and ends the process.
 
 The thread needs that lock once, for a moment: a loop in Python and any call that waits (a sleep, a
-socket, a lock) leave it that. Foreign code that computes for ever and never lets go of the lock
-keeps the timer from being set; such a process has to be killed by hand, or by systemd.
+socket, a lock) leave it that. Code in C that computes for ever without letting go of the lock (a
+regular expression that runs away) keeps the timer from being set; such a process has to be killed
+by hand, or by systemd.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class WorkerManager:
 
     def _bury(self, child: Child, code: int) -> None:
         reason = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        if code == 0 or child.is_leaving:
+        if code == 0 or (child.is_leaving and not child.is_retiring):
             log.info("child_left", role=child.role, child_pid=child.pid, reason=reason)
         else:
             log.error("child_died", role=child.role, child_pid=child.pid, reason=reason)
