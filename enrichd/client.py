@@ -13,7 +13,7 @@ and commit; to be awaited when an event loop is running.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -94,8 +94,11 @@ async def enqueue_on(conn: AsyncConnection[Any], new: NewJob) -> UUID:
     return (await jobs.enqueue(conn, row_of(new))).id
 
 
-def enqueue_jobs(new: Sequence[NewJob], *, database_url: str | None = None) -> Any:
-    """Put many jobs on the queue, all or none; return their ids in order (awaitable in a loop)."""
+def enqueue_jobs(new: Iterable[NewJob], *, database_url: str | None = None) -> Any:
+    """Put many jobs on the queue, all or none; return their ids in order (awaitable in a loop).
+
+    Given a generator they are taken as they come and never all held in memory.
+    """
     know_plugins()
 
     async def alone(queue: JobQueueManager) -> list[UUID]:

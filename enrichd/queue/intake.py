@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
 from enrichd.domain import payloads
@@ -39,8 +39,7 @@ def row_of(new: NewJob) -> Row:
         shown = "; ".join(map(str, problems[:5]))
         raise InvalidPayload(f"the job cannot be enqueued: {shown}", fields=problems)
     payload = payload_text(new.payload)
-    # The text, because that is what the worker will read: an infinite float is null in it.
-    model = payloads.parse(new.type, payload)
+    model = model_of(new.type, payload)
     # By position: by name it takes twice as long, for each job of a bulk enqueue.
     return Row(
         new.id or uuid7(),
@@ -84,6 +83,21 @@ def is_plain(new: NewJob) -> bool:
         and new.scheduled_at is None
         and new.delay_s is None
     )
+
+
+def model_of(job_type: str, payload: str) -> BaseModel:
+    """Return a payload's text as its model. Raises InvalidPayload with every wrong field.
+
+    The text, because that is what the worker will read: an infinite float is null in it. What is
+    right goes to the model's core, around two calls that take as long as a small payload.
+    """
+    known = payloads.MODELS.get(job_type)
+    if known is not None:
+        try:
+            return known.__pydantic_validator__.validate_json(payload)  # type: ignore[no-any-return]
+        except ValidationError:
+            pass  # Said with every field named below.
+    return payloads.parse(job_type, payload)
 
 
 def lane_of(model: BaseModel) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TypeVar
 from uuid import UUID
 
@@ -82,34 +83,32 @@ class JobQueueManager:
         return await self._alone(and_hint)
 
     async def enqueue_many(
-        self, new: Sequence[NewJob], *, conn: Connection | None = None
+        self, new: Iterable[NewJob], *, conn: Connection | None = None
     ) -> list[Enqueued]:
         """Put many jobs on the queue, all or none, and answer in their order.
 
-        Fresh jobs go in by COPY; jobs with ids, keys or due times by one statement that finds
-        those that are there already.
+        Fresh jobs go in by COPY; from the first one on that has an id, a key or a due time, they go
+        by statements that find those that are there already. Jobs may come from an iterator and are
+        then never all in memory; it is read once, so a lost race raises Unavailable at once.
         """
-        is_fresh = all(
-            job.id is None
-            and job.idempotency_key is None
-            and job.scheduled_at is None
-            and not job.delay_s
-            for job in new
-        )
         if conn is not None:
             # Checked whole before anything goes in: taking back is the caller's to decide.
-            checked = [row_of(job) for job in new]
-            return await storing(lambda: insert_all(conn, checked, is_fresh=is_fresh))
+            given = list(new)
+            is_fresh = all(map(is_fresh_job, given))
+            rows = [row_of(job) for job in given]
+            return await storing(lambda: insert_rows(conn, rows, is_fresh=is_fresh))
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
-                done = await insert_all(own, new, is_fresh=is_fresh)
+                done = await insert_jobs(own, new)
                 point("before_enqueue_many", own)
             point("after_enqueue_many", own)
-            await self._hint(own, len(new))
+            await self._hint(own, len(done))
             return done
 
-        return await self._alone(in_transaction)
+        return await self._alone(
+            in_transaction, tries=RACE_TRIES if isinstance(new, Collection) else 1
+        )
 
     async def turn(
         self, *, worker_id: UUID, ended: Sequence[Ended], plan: Sequence[Lane], room: int
@@ -209,9 +208,11 @@ class JobQueueManager:
             self._hinted = now
             await notify(conn, jobs=jobs_ready)
 
-    async def _alone(self, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    async def _alone(
+        self, work: Callable[[Connection], Awaitable[Answer]], *, tries: int = RACE_TRIES
+    ) -> Answer:
         """Run a statement or transaction on the own connection, again if it lost a race."""
-        for tries_left in reversed(range(RACE_TRIES)):
+        for tries_left in reversed(range(tries)):
             try:
                 async with self.database.connection() as conn:
                     return await storing(lambda: work(conn))
@@ -239,29 +240,53 @@ class JobQueueManager:
         )
 
 
-async def insert_all(
-    conn: Connection, new: Sequence[NewJob] | Sequence[Row], *, is_fresh: bool
-) -> list[Enqueued]:
-    """Insert jobs in bounded statements, checking those that are not rows yet.
+def is_fresh_job(new: NewJob) -> bool:
+    """Say whether a job cannot be there already and is ready at once: what COPY can take."""
+    return (
+        new.id is None
+        and new.idempotency_key is None
+        and new.scheduled_at is None
+        and not new.delay_s
+    )
+
+
+async def insert_jobs(conn: Connection, new: Iterable[NewJob]) -> list[Enqueued]:
+    """Check and insert jobs in bounded statements.
 
     A wrong job raises in the middle; the transaction around takes back what went in before it.
     """
     done: list[Enqueued] = []
-
-    def batches(size: int) -> Iterator[list[Row]]:
-        for start in range(0, len(new), size):
-            batch = new[start : start + size]
-            yield [job if isinstance(job, Row) else row_of(job) for job in batch]
-
-    if not is_fresh:
-        for rows in batches(ENQUEUE_BATCH):
-            done += await jobs.enqueue_many(conn, rows)
-        return done
+    remaining = iter(new)
+    others: list[NewJob] = []
 
     def fresh_batches() -> Iterator[list[Row]]:
-        for rows in batches(COPY_BATCH):
+        while batch := list(islice(remaining, COPY_BATCH)):
+            if not all(map(is_fresh_job, batch)):
+                others.extend(batch)
+                return
+            rows = [row_of(job) for job in batch]
             done.extend([Enqueued(row.id, True) for row in rows])
             yield rows
 
     await jobs.copy_in(conn, fresh_batches())
+    others_and_rest = chain(others, remaining)
+    while others := list(islice(others_and_rest, ENQUEUE_BATCH)):
+        done += await jobs.enqueue_many(conn, [row_of(job) for job in others])
     return done
+
+
+async def insert_rows(conn: Connection, rows: Sequence[Row], *, is_fresh: bool) -> list[Enqueued]:
+    """Insert checked jobs in bounded statements."""
+    if is_fresh:
+        await jobs.copy_in(conn, batched(rows, COPY_BATCH))
+        return [Enqueued(row.id, True) for row in rows]
+    done: list[Enqueued] = []
+    for batch in batched(rows, ENQUEUE_BATCH):
+        done += await jobs.enqueue_many(conn, batch)
+    return done
+
+
+def batched(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    """Yield rows in runs of `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

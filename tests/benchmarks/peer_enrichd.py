@@ -27,7 +27,7 @@ async def set_up(dsn: str) -> None:
 async def bulk(dsn: str, kind: str, arguments: Mapping[str, Any], count: int) -> None:
     load_plugins([PLUGIN])
     database = Database(dsn)
-    await JobQueueManager(database).enqueue_many([NewJob(kind, arguments) for _ in range(count)])
+    await JobQueueManager(database).enqueue_many(NewJob(kind, arguments) for _ in range(count))
     await database.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from enrichd.domain.jobs import NewJob
-from enrichd.errors import IllegalMove, Invalid, InvalidPayload, JobNotFound
+from enrichd.errors import IllegalMove, Invalid, InvalidPayload, JobNotFound, Unavailable
 from enrichd.store.jobs import Ended, Lane
 from tests.support import job_types
 
@@ -94,6 +94,84 @@ async def test_repeats_inside_one_bulk_call_are_one_job(queue, conn):
     assert [done.is_new for done in by_id + by_key] == [True, False, True, False]
     assert by_key[0].id == by_key[1].id
     assert await count(conn) == 2
+
+
+async def ranks_by_workspace(conn):
+    cursor = await conn.execute(
+        "select workspace_id, array_agg(fair_rank order by id) from enrichment_jobs group by 1"
+    )
+    return dict(await cursor.fetchall())
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+async def test_ranks_run_on_in_each_workspace_however_the_jobs_are_mixed(queue, conn, is_keyed):
+    """New workspaces come in the middle of a batch, late, and once all at the same time."""
+    names = [f"w{place % 3}" for place in range(700)] + ["late"] * 90 + ["w0"] * 400
+    names += [f"one of many {place}" for place in range(600)] + ["late"] * 10
+    keys = map(str, range(len(names))) if is_keyed else iter([None] * len(names))
+
+    done = await queue.enqueue_many(
+        NewJob("empty", {}, workspace_id=name, idempotency_key=key)
+        for name, key in zip(names, keys, strict=True)
+    )
+
+    cursor = await conn.execute("select id, workspace_id from enrichment_jobs")
+    stored = dict(await cursor.fetchall())
+    assert [stored[job.id] for job in done] == names
+    ranks = await ranks_by_workspace(conn)
+    assert {name: sorted(found) for name, found in ranks.items()} == {
+        name: list(range(1, names.count(name) + 1)) for name in set(names)
+    }
+
+
+async def test_jobs_with_keys_may_follow_plain_ones_in_one_call(queue, conn):
+    [first] = await queue.enqueue_many([NewJob("empty", {}, idempotency_key="there")])
+
+    done = await queue.enqueue_many(
+        [EMPTY] * 600 + [NewJob("empty", {}, idempotency_key=key) for key in ("there", "new")]
+    )
+
+    assert [job.is_new for job in done] == [True] * 600 + [False, True]
+    assert done[600].id == first.id
+    assert await count(conn) == 602
+    assert max((await ranks_by_workspace(conn))["default"]) >= 602
+
+
+async def test_a_generator_that_fails_in_the_middle_leaves_nothing_behind(queue, conn):
+    def jobs():
+        yield from [EMPTY] * 1_000
+        raise RuntimeError("the file ends here")
+
+    with pytest.raises(RuntimeError, match="the file ends here"):
+        await queue.enqueue_many(jobs())
+
+    assert await count(conn) == 0
+    assert len(await queue.enqueue_many(EMPTY for _ in range(10))) == 10
+
+
+@pytest.mark.parametrize(("kind", "tries"), [(list, 5), (iter, 1)])
+async def test_a_lost_race_is_run_again_unless_the_jobs_cannot_be_read_again(
+    queue, conn, kind, tries
+):
+    await conn.execute("create sequence races")
+    await conn.execute(
+        """
+        create function lose() returns trigger language plpgsql as $$
+        begin
+            perform nextval('races');
+            raise exception 'lost' using errcode = 'serialization_failure';
+        end $$
+        """
+    )
+    await conn.execute(
+        "create trigger lose before insert on enrichment_jobs execute function lose()"
+    )
+
+    with pytest.raises(Unavailable):
+        await queue.enqueue_many(kind([EMPTY] * 3))
+
+    cursor = await conn.execute("select last_value from races")
+    assert await cursor.fetchone() == (tries,)
 
 
 async def test_awkward_texts_survive_each_way_in(queue, conn):

@@ -80,7 +80,9 @@ create index enrichment_jobs_running on enrichment_jobs (worker_id) where status
 create index enrichment_jobs_waiting on enrichment_jobs (scheduled_at) where status = 'waiting';
 create unique index enrichment_jobs_idempotency on enrichment_jobs (workspace_id, idempotency_key)
     where idempotency_key is not null;
-create index enrichment_jobs_list on enrichment_jobs (workspace_id, id desc);
+-- Read backwards, newest first; kept ascending because new ids then go to a page's end and split off
+-- full pages.
+create index enrichment_jobs_list on enrichment_jobs (workspace_id, id);
 create index enrichment_jobs_prune on enrichment_jobs (completed_at)
     where status in ('completed', 'failed', 'cancelled', 'dead_letter');
 
