@@ -19,7 +19,7 @@ from enrichd.supervisor.capacity import Capacity, IdleWorkers
 from enrichd.supervisor.child import Child, ChildSpec, let_go, retire
 from enrichd.supervisor.children import Children
 from enrichd.supervisor.configuration import Configuration
-from enrichd.supervisor.fleet import Fleet
+from enrichd.supervisor.fleet import KILL_EXTRA_S, Fleet
 from enrichd.supervisor.hangs import HangWatch
 from enrichd.supervisor.notify import Notifier
 from enrichd.supervisor.openings import Openings, after_death, after_failed_fork, after_growth
@@ -29,7 +29,7 @@ from enrichd.supervisor.signals import SignalInbox
 from enrichd.supervisor.standing import replaced_because, write_down
 from enrichd.supervisor.stop import Stop
 
-__all__ = ["CONFIGURATION_ERROR", "Fleet", "WorkerManager"]
+__all__ = ["CONFIGURATION_ERROR", "KILL_EXTRA_S", "Fleet", "WorkerManager"]
 
 CONFIGURATION_ERROR = 78
 TICK_S = 2.0
