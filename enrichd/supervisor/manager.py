@@ -17,7 +17,7 @@ from enrichd import metrics
 from enrichd.logs import get_logger
 from enrichd.supervisor.capacity import Capacity, IdleWorkers
 from enrichd.supervisor.child import Child, ChildSpec, let_go, retire
-from enrichd.supervisor.children import Children
+from enrichd.supervisor.children import REAP_S, Children
 from enrichd.supervisor.configuration import Configuration
 from enrichd.supervisor.fleet import KILL_EXTRA_S, Fleet
 from enrichd.supervisor.hangs import HangWatch
@@ -29,7 +29,7 @@ from enrichd.supervisor.signals import SignalInbox
 from enrichd.supervisor.standing import replaced_because, write_down
 from enrichd.supervisor.stop import Stop
 
-__all__ = ["CONFIGURATION_ERROR", "KILL_EXTRA_S", "Fleet", "WorkerManager"]
+__all__ = ["CONFIGURATION_ERROR", "KILL_EXTRA_S", "REAP_S", "Fleet", "WorkerManager"]
 
 CONFIGURATION_ERROR = 78
 TICK_S = 2.0

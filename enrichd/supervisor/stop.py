@@ -7,10 +7,9 @@ import time
 
 from enrichd.logs import get_logger
 from enrichd.supervisor.child import let_go
-from enrichd.supervisor.children import Children
+from enrichd.supervisor.children import REAP_S, Children
 
 QUICK_KILL_S = 5.0
-KILL_AGAIN_S = 2.0
 
 log = get_logger("supervisor")
 
@@ -51,7 +50,7 @@ class Stop:
             for child in self._children:
                 let_go(child, "stop")
         if now > self._deadline:
-            self._deadline = now + KILL_AGAIN_S
+            self._deadline = now + REAP_S
             for child in self._children:
                 log.error("child_killed", role=child.role, child_pid=child.pid)
                 child.signal(signal.SIGKILL)
