@@ -208,6 +208,11 @@ def hostile(kind: str) -> Fault:
     return answer
 
 
+def dumped(value: Any) -> bytes:
+    """Return any value as a body, NaN and all."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
 def _always(reply: Reply) -> Fault:
     async def answer(fake: FakeProvider, request: web.Request, _: Any) -> Reply:
         return reply
