@@ -208,7 +208,9 @@ STATES: LiteralString = """
                        from generate_series(
                                 ((extract(epoch from now()) - held.window_s) * 100
                                     / held.window_s)::bigint,
-                                held.head) as cell
+                                least(held.head,
+                                      (extract(epoch from now()) * 100 / held.window_s)::bigint
+                                          + cardinality(held.ring) - 104)) as cell
                       where cardinality(held.ring) > 0), 0)::int,
            case when held.not_before > now()
                 then extract(epoch from held.not_before - now())::float8 end
