@@ -151,6 +151,14 @@ def test_no_more_workers_retire_at_once_than_there_are_to_be(supervise):
     assert supervised.stop() == 0
 
 
+def test_a_reload_ends_the_patience_with_those_who_retire(supervise):
+    supervised = supervise("retiring")
+    supervised.wait_for("child_recycled", count=2)
+    retiring = {event["child_pid"] for event in supervised.events("child_recycled")}
+    supervised.signal(signal.SIGHUP)
+    wait_for(lambda: not retiring & set(supervised.children()), what=supervised.log)
+
+
 def test_workers_are_added_when_the_housekeeper_reports_a_backlog(supervise):
     supervised = supervise("pressed")
     supervised.wait_for("workers_scaled", before=1, now=2)
