@@ -5,7 +5,6 @@ The data is a stranger's: a part of the wrong type is left out, the rest stays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -246,7 +245,7 @@ def _whole(value: Any, most: int) -> int | None:
     """Return a number from zero to `most`, of text too."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value <= most else None
 

@@ -366,8 +366,9 @@ async def test_who_opted_out_is_suppressed(hunter, adapter):
     assert hunter.credits_spent == 0
 
 
-async def test_a_404_of_somebody_else_is_no_word_about_anybody(hunter, adapter):
-    hunter.script("*", faults.raw(b"<h1>Not Found</h1>", code=404, content_type="text/html"))
+@pytest.mark.parametrize("body", [b"<h1>Not Found</h1>", b'{"detail": "Not Found"}', b"[]", b""])
+async def test_a_404_of_somebody_else_is_no_word_about_anybody(hunter, adapter, body):
+    hunter.script("*", faults.raw(body, code=404))
 
     with pytest.raises(ProviderRejected):
         await ask(adapter)
