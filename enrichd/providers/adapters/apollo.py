@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias
-from urllib.parse import quote
 
 from enrichd.domain.facts import Json
-from enrichd.errors import ProviderError, ProviderGarbled
+from enrichd.errors import ProviderError, ProviderGarbled, ProviderRejected
 from enrichd.providers.adapters.apollo_answers import (
+    REQUEST_ID,
     cost_of,
     costs_of,
     in_places,
@@ -157,7 +157,9 @@ class Apollo:
 
     async def poll(self, operation: Operation, query: Query, request_id: str) -> Found | Pending:
         """Ask whether the vendors have answered; Apollo keeps that for 30 days."""
-        answer = await self._put("GET", f"/webhook_result/{quote(request_id, safe='')}", {})
+        if REQUEST_ID.fullmatch(request_id) is None:
+            raise ProviderRejected(f"{request_id!r} is no request of apollo's", provider="apollo")
+        answer = await self._put("GET", f"/webhook_result/{request_id}", {})
         wait_s = _pending_s(answer)
         if wait_s is not None:
             return Pending(request_id, wait_s, DEADLINE_S)

@@ -18,7 +18,7 @@ from enrichd.providers.contracts import Standing, WindowSeen, garbled
 
 WINDOWS: Final = (("minute", 60), ("hourly", 3_600), ("24-hour", 86_400))
 
-_REQUEST_ID = re.compile(r"-?[0-9]{1,20}")
+REQUEST_ID: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 def read_person(
@@ -101,7 +101,7 @@ def request_id_of(body: Mapping[str, Any]) -> str | None:
     told = body.get("request_id")
     if isinstance(told, int) and not isinstance(told, bool):
         told = str(told)
-    return told if isinstance(told, str) and _REQUEST_ID.fullmatch(told) else None
+    return told if isinstance(told, str) and REQUEST_ID.fullmatch(told) else None
 
 
 def standing_of(answer: Answer) -> Standing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from enrichd.domain.email_verdicts import EmailVerification, Verdict
@@ -23,6 +22,7 @@ from enrichd.providers.adapters.json_parts import (
     without_gaps,
     words,
 )
+from enrichd.providers.checked_emails import checked_email
 
 PLACEHOLDERS: Final = frozenset({"email_not_unlocked@domain.com"})
 """What stands in the place of an address that was not paid for."""
@@ -33,12 +33,11 @@ MATCH_CONFIDENCES: Final[Mapping[str, float]] = {"none": 0.0, "low": 0.4, "mediu
 EMAIL_CONFIDENCES: Final[Mapping[str, float]] = {"verified": 0.95, "likely to engage": 0.7}
 UNVERIFIED_CONFIDENCE: Final = 0.5
 VERDICTS: Final[Mapping[str, tuple[Verdict, str]]] = {
-    "verified": (Verdict.VALID, "provider_verified"),
+    "verified": (Verdict.VALID, "provider_valid"),
     "likely to engage": (Verdict.RISKY, "likely_to_engage"),
     "extrapolated": (Verdict.RISKY, "extrapolated"),
 }
 """The statuses that say something; `unverified` and `unavailable` leave it to who verifies."""
-KEEP_VERDICT: Final = timedelta(days=7)
 SENIORITIES: Final[Mapping[str, str]] = {
     "c_suite": "cSuite",
     "partner": "owner",
@@ -156,16 +155,7 @@ def verdict_of(person: Mapping[str, Any], query: Lead) -> EmailVerification | No
     if query.address is not None and str(query.address).casefold() != str(address).casefold():
         return None
     verdict, reason = VERDICTS[status]
-    now = datetime.now(UTC)  # noqa: TID251 - when something was checked, not when a job is due
-    return EmailVerification(
-        text=str(address),
-        address=address,
-        verdict=verdict,
-        reasons=(reason,),
-        checked_at=_iso(now),
-        expires_at=_iso(now + KEEP_VERDICT),
-        checked_by=("apollo",),
-    )
+    return checked_email(address, verdict, reason, checked_by="apollo")
 
 
 def company_facts(organization: Mapping[str, Any], certainty: float = 1.0) -> list[Fact]:
@@ -235,7 +225,3 @@ def _job(job: Mapping[str, Any], employer: Mapping[str, Any]) -> dict[str, Json]
         }
     )
     return {**said, "current": job.get("current") is True} if said else {}
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

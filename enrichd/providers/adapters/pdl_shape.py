@@ -42,6 +42,7 @@ EMAIL_TYPES: Final[Mapping[str, str]] = {
 """Of an earlier job is `other`; disposable ones are left out."""
 NETWORKS: Final = ("linkedin", "twitter", "github", "facebook")
 HISTORY_MAX: Final = 20
+PROFILES_MAX: Final = 50
 
 
 def confidence_of(record: Mapping[str, Any]) -> float:
@@ -192,11 +193,12 @@ def _phones(data: Mapping[str, Any]) -> list[Json]:
 
 def _profiles(record: Mapping[str, Any], prefix: str = "") -> list[Json]:
     """Return the addresses of all profiles, of the named fields first."""
-    named = [web_address(record.get(f"{prefix}{network}_url")) for network in NETWORKS]
-    listed = (
-        [] if prefix else [web_address(one.get("url")) for one in mappings(record.get("profiles"))]
-    )
-    return list(dict.fromkeys(url for url in (*named, *listed) if url))
+    named = [record.get(f"{prefix}{network}_url") for network in NETWORKS]
+    profiles = record.get("profiles")
+    # A person's are objects, a company's bare addresses.
+    listed = profiles[:PROFILES_MAX] if isinstance(profiles, list) and not prefix else []
+    said = [*named, *(one.get("url") if isinstance(one, dict) else one for one in listed)]
+    return list(dict.fromkeys(url for one in said if (url := web_address(one))))
 
 
 def _job(job: Mapping[str, Any]) -> dict[str, Json]:

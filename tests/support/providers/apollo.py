@@ -37,7 +37,7 @@ LOCKED: Final = "locked"
 PLACEHOLDER: Final = "email_not_unlocked@domain.com"
 BULK_MAX: Final = 10
 DETAILS: Final = frozenset(
-    [
+    (
         "first_name",
         "last_name",
         "name",
@@ -47,16 +47,16 @@ DETAILS: Final = frozenset(
         "domain",
         "id",
         "linkedin_url",
-    ]
+    )
 )
 FLAGS: Final = frozenset(
-    [
+    (
         "reveal_personal_emails",
         "reveal_phone_number",
         "run_waterfall_email",
         "run_waterfall_phone",
         "webhook_url",
-    ]
+    )
 )
 _WINDOWS: Final = {60: "minute", 3_600: "hourly", 86_400: "24-hour"}
 
@@ -319,7 +319,7 @@ def person_words(person: world.Person) -> dict[str, Any]:
         "state": person.place.region,
         "city": person.place.city,
         "country": person.place.country,
-        "contact": {"id": "crm", "email": "stale@elsewhere.test"},
+        "contact": {"id": "crm", "email": "stale@elsewhere.example"},
         "organization": company_words(person.company),
         "departments": [person.department],
         "subdepartments": [],
@@ -392,7 +392,7 @@ def _person(asked: Mapping[str, Any]) -> world.Person | None:
     if email := asked.get("email"):
         return world.person_at(email)
     if handle := str(asked.get("linkedin_url", "")).rpartition("/in/")[2]:
-        return world.person_at(f"{handle}@northwind.test")
+        return world.person_at(f"{handle}@northwind.example")
     first, last = asked.get("first_name", ""), asked.get("last_name", "")
     if name := asked.get("name"):
         first, _, last = name.partition(" ")

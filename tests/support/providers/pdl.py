@@ -168,7 +168,7 @@ class FakePdl(FakeProvider):
 
     def _find_company(self, asked: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         where = asked.get("website") or world.domain_of(str(asked.get("name", "")))
-        if where == ".test":
+        if where in world.ENDINGS:
             return 400, _error_body(400, "Request must contain name, ticker, website or profile")
         company = world.company_at(where)
         if company is None:
@@ -323,7 +323,7 @@ def _known(asked: Mapping[str, Any]) -> world.Person | None:
     if email := asked.get("email"):
         return world.person_at(email)
     if handle := str(asked.get("profile", "")).rpartition("/in/")[2]:
-        return world.person_at(f"{handle}@northwind.test")
+        return world.person_at(f"{handle}@northwind.example")
     first, last = asked.get("first_name", ""), asked.get("last_name", "")
     if name := asked.get("name"):
         first, _, last = name.partition(" ")
