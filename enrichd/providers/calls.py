@@ -1,25 +1,89 @@
-"""Put one question to one provider: whether to, at what price, within which limits."""
+"""Put a run's questions to providers: whether to, at what price, within which limits.
+
+The way of a question: is there anybody to ask, is the answer known, may it be paid for and is
+nobody else asking (`answers.py`), is the provider up (`breakers.py`), is it our turn
+(`limiter.py`), the call, its record. Everything that was taken on the way is given back wherever
+the way ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
-from uuid import UUID
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypeAlias, TypeVar
+from uuid import UUID, uuid4
 
+from enrichd import metrics
+from enrichd.domain.emails import is_free_mail
 from enrichd.domain.leads import Lead
-from enrichd.errors import ProviderDown, ProviderError
-from enrichd.providers.base import Asked, Found, Operation, Provider, Skipped
-from enrichd.providers.budget import Budget
-from enrichd.providers.roster import Providers
+from enrichd.errors import (
+    ProviderDenied,
+    ProviderDown,
+    ProviderError,
+    ProviderGarbled,
+    ProviderThrottled,
+)
+from enrichd.providers.answers import Answers, Lease
+from enrichd.providers.base import (
+    REGISTERED,
+    Asked,
+    Asynchronous,
+    Bulk,
+    Found,
+    Operation,
+    Pending,
+    Provider,
+    Skipped,
+)
+from enrichd.providers.call_ends import MAYBE_PAID, NO_CALL, CallEnd, end_of
+from enrichd.providers.contracts import Contract
+from enrichd.providers.later_answers import LaterAnswer
+from enrichd.providers.limits import limits_in_force
+from enrichd.providers.questions import Question, cache_key
+from enrichd.providers.roster import BUILTIN, Providers, Shared
+from enrichd.settings.providers import ProviderSettings
+
+Told: TypeAlias = Asked | Sequence[Found | ProviderError]
+"""What became of a call: one answer, or one for each of its questions."""
+Answer = TypeVar("Answer", bound=Found | Pending | Sequence[Found | ProviderError])
+Result = TypeVar("Result")
 
 QUESTION_S: Final = 60.0
 """The most that one question to one provider may take, whatever bounds its adapter has."""
+AT_ONCE_MAX: Final = 10
+"""Questions of one `ask_many` under way together, where a call carries only one."""
+BUSY_RETRY_S: Final = 5.0
+"""When to come again for an answer that somebody else has been asking for very long."""
+
+OUTCOMES: Final[Mapping[type[ProviderError], str]] = {
+    ProviderDown: "down",
+    ProviderThrottled: "throttled",
+    ProviderGarbled: "garbled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One provider as one workspace may ask it."""
+
+    adapter: Provider
+    credential: str
+    settings: ProviderSettings
+    contract: Contract | None
+
+    @property
+    def provider_id(self) -> str:
+        """Return the provider's id."""
+        return self.adapter.provider_id
 
 
 class Calls:
-    """One run's questions."""
+    """One run's questions. Its credits are counted for its job, over all the job's runs."""
 
     def __init__(
         self,
@@ -33,40 +97,344 @@ class Calls:
     ) -> None:
         self.providers = providers
         self.workspace_id = workspace_id
-        self._budget = Budget(max_credits)
+        self._job_id = job_id or uuid4()
+        self._priority = priority
+        self._max_credits = max_credits
+        self._wait_s_max = wait_s_max
+        self._spent = Decimal(0)
+        """What was spent or promised, where nothing is shared; else PostgreSQL counts it."""
 
-    async def ask(self, provider_id: str, operation: Operation, query: Lead) -> Asked:
-        """Put one question; a provider's trouble is a value."""
-        adapter = self.providers.find(provider_id)
-        if adapter is None:
-            return Skipped("no_such_provider")
-        if reason := adapter.can_answer(operation, query):
+    async def ask(
+        self, provider_id: str, operation: Operation, query: Lead, *, want_callback: bool = True
+    ) -> Asked:
+        """Put one question; a provider's trouble is a value.
+
+        Raises Unavailable, with nothing paid, when PostgreSQL is away before the call.
+        `want_callback`: whether an answer that comes later may come by itself.
+        """
+        source = await self._source(provider_id)
+        if isinstance(source, Skipped):
+            return source
+        if reason := _reason_against(source.adapter, operation, query):
             return Skipped(reason)
-        cost = adapter.cost_credits(operation)
-        if not self._budget.reserve(cost):
-            return Skipped("would_exceed_max_credits")
-        spent = Decimal(0)
-        try:
-            answer = await _put(adapter, operation, query)
-            if isinstance(answer, Found):
-                spent = answer.cost_credits
-            return answer
-        finally:
-            self._budget.settle(cost, spent)
+        shared = self.providers.shared
+        if shared is None or provider_id == BUILTIN:
+            return await self._ask_alone(source, operation, query)
+        claimed = await shared.answers.claim(self._question(source, operation, query))
+        if isinstance(claimed, Lease):
+            return await self._put(shared, source, claimed, query, want_callback=want_callback)
+        return claimed or _busy(source)
 
     async def ask_many(
         self, provider_id: str, operation: Operation, queries: Sequence[Lead]
     ) -> list[Asked]:
-        """Put several questions of one kind; the answers are in their order."""
-        return [await self.ask(provider_id, operation, query) for query in queries]
+        """Put several questions of one kind, in as few calls as the provider takes them in.
+
+        The answers are in the questions' order.
+        """
+        source = await self._source(provider_id)
+        if isinstance(source, Skipped):
+            return [source] * len(queries)
+        shared, contract = self.providers.shared, source.contract
+        size = contract.bulk.get(operation, 1) if contract else 1
+        if shared is None or size < 2 or not isinstance(source.adapter, Bulk):
+            return await self._ask_each(provider_id, operation, queries)
+        asked: list[Asked | None] = [None] * len(queries)
+        leased: list[tuple[int, Lease]] = []
+        try:
+            await self._claim_all(shared, source, operation, queries, asked, leased)
+            while leased:
+                chunk, leased[:] = leased[:size], leased[size:]
+                leases = [lease for _, lease in chunk]
+                answers = await self._put_many(
+                    shared, source, source.adapter, leases, [queries[place] for place, _ in chunk]
+                )
+                for (place, _), answer in zip(chunk, answers, strict=True):
+                    asked[place] = answer
+        finally:
+            for _, lease in leased:
+                shared.answers.end_soon(lease, NO_CALL)
+        # Whoever else asked the same is done by now, or nearly: another job, or a lead above.
+        return [
+            answer or await self.ask(provider_id, operation, query)
+            for answer, query in zip(asked, queries, strict=True)
+        ]
+
+    # Who is asked, and what.
+
+    async def _source(self, provider_id: str) -> Source | Skipped:
+        providers, credential = self.providers, provider_id
+        if providers.find(provider_id) is None:
+            return Skipped("no_such_provider")
+        settings = providers.connections.settings_of(provider_id)
+        if providers.shared is not None and provider_id != BUILTIN:
+            credential, settings = await providers.shared.keyring.settings_for(
+                provider_id, self.workspace_id
+            )
+        adapter = providers.with_key(provider_id, credential, settings)
+        assert adapter is not None
+        registration = REGISTERED.get(provider_id)
+        contract = registration.contract if registration else None
+        return Source(adapter, credential, settings, contract)
+
+    def _question(self, source: Source, operation: Operation, query: Lead) -> Question:
+        return Question(
+            workspace_id=self.workspace_id,
+            job_id=self._job_id,
+            provider_id=source.provider_id,
+            operation=operation,
+            key=cache_key(source.adapter, source.provider_id, operation, query),
+            credits=source.adapter.cost_credits(operation),
+            job_cap=self._max_credits,
+            addresses=(str(query.address),) if query.address else (),
+        )
+
+    # The call.
+
+    async def _put(
+        self, shared: Shared, source: Source, lease: Lease, query: Lead, *, want_callback: bool
+    ) -> Asked:
+        """Put a question that only we may put now."""
+        adapter, operation = source.adapter, lease.question.operation
+        async with Attempt(shared.answers, [lease]) as attempt:
+            ask = partial(self._ask_provider, shared, source, operation, attempt)
+            if isinstance(adapter, Asynchronous):
+                later = LaterAnswer(shared.callbacks, adapter, lease, query)
+                asked = await later.ask(ask, attempt, want_callback=want_callback)
+            else:
+                asked = await ask(partial(adapter.call, operation, query))
+        return asked
+
+    async def _put_many(
+        self,
+        shared: Shared,
+        source: Source,
+        adapter: Bulk,
+        leases: Sequence[Lease],
+        queries: Sequence[Lead],
+    ) -> Sequence[Asked]:
+        """Put several questions in one call."""
+        operation = leases[0].question.operation
+        async with Attempt(shared.answers, leases) as attempt:
+            told = await self._ask_provider(
+                shared, source, operation, attempt, partial(adapter.call_many, operation, queries)
+            )
+            return attempt.each(told)
+
+    async def _ask_provider(
+        self,
+        shared: Shared,
+        source: Source,
+        operation: Operation,
+        attempt: Attempt,
+        call: Callable[[], Awaitable[Answer]],
+    ) -> Answer | Skipped | ProviderError:
+        """Make one call when it is allowed; a provider's trouble comes back as a value."""
+        if reason := await shared.breakers.allows(source.credential):
+            return Skipped(reason)
+        try:
+            await shared.limiter.take(
+                source.credential,
+                operation,
+                limits_in_force(source.settings, source.contract),
+                priority=self._priority,
+                wait_s_max=self._wait_s_max,
+            )
+        except ProviderThrottled as error:
+            return error
+        attempt.is_sent = True
+        answer, seconds = await _timed(source.provider_id, call)
+        # First of all: whoever is cancelled from here on leaves the answer behind.
+        attempt.settle(answer)
+        await _report(shared, source, operation, answer, seconds)
+        return answer
+
+    async def _claim_all(
+        self,
+        shared: Shared,
+        source: Source,
+        operation: Operation,
+        queries: Sequence[Lead],
+        asked: list[Asked | None],
+        leased: list[tuple[int, Lease]],
+    ) -> None:
+        """Fill in what can be said without a call, and the leases of what can be asked now."""
+
+        async def claim(place: int, query: Lead) -> None:
+            if reason := _reason_against(source.adapter, operation, query):
+                asked[place] = Skipped(reason)
+                return
+            question = self._question(source, operation, query)
+            # Not waiting for others: they may be waiting for us. And an answer that is still to
+            # come is no matter for a bulk call.
+            claimed = await shared.answers.claim(question, wait_s=0.0)
+            if isinstance(claimed, Lease) and claimed.pending is None:
+                leased.append((place, claimed))
+            elif isinstance(claimed, Lease):
+                shared.answers.leave(claimed)
+            else:
+                asked[place] = claimed
+
+        await _together([partial(claim, *one) for one in enumerate(queries)], len(queries))
+        leased.sort(key=lambda one: one[0])
+
+    async def _ask_each(
+        self, provider_id: str, operation: Operation, queries: Sequence[Lead]
+    ) -> list[Asked]:
+        asks = [partial(self.ask, provider_id, operation, query) for query in queries]
+        return await _together(asks, AT_ONCE_MAX)
+
+    async def _ask_alone(self, source: Source, operation: Operation, query: Lead) -> Asked:
+        """Put a question where nothing is shared: the job's own cap is all there is."""
+        reserved = source.adapter.cost_credits(operation)
+        if self._max_credits is not None and 0 < reserved > self._max_credits - self._spent:
+            return Skipped("would_exceed_max_credits")
+        self._spent += reserved
+        cost = Decimal(0)
+        try:
+            call = partial(source.adapter.call, operation, query)
+            answer, _ = await _timed(source.provider_id, call)
+            cost = answer.cost_credits if isinstance(answer, Found) else cost
+            return answer
+        finally:
+            self._spent += cost - reserved
 
 
-async def _put(adapter: Provider, operation: Operation, query: Lead) -> Found | ProviderError:
+class Attempt:
+    """Leases on their way through one call: ended at the end of the block, however it ends.
+
+    Until `is_sent` no call was made, and everything is given back; from then on, until `settle`
+    says how it ended, it may have been paid.
+    """
+
+    def __init__(self, answers: Answers, leases: Sequence[Lease]) -> None:
+        self._answers = answers
+        self._leases = leases
+        self._ends: Sequence[CallEnd] | None = None
+        self.is_sent = False
+        self.is_left = False
+        """The answer is still to come: the question's row stays as it is."""
+
+    def settle(self, told: Told) -> None:
+        """Say what came of the call."""
+        self._ends = [
+            end_of(answer, lease.question.operation)
+            for lease, answer in zip(self._leases, self.each(told), strict=True)
+        ]
+
+    def each(self, told: Told) -> Sequence[Asked]:
+        """Return what became of each question."""
+        if not isinstance(told, Sequence):
+            return [told] * len(self._leases)
+        if len(told) == len(self._leases):
+            return told
+        name = self._leases[0].question.provider_id
+        problem = f"{name} answered {len(told)} of {len(self._leases)} questions"
+        return [ProviderGarbled(problem, provider=name)] * len(self._leases)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.is_left:
+            for lease in self._leases:
+                self._answers.leave(lease)
+            return
+        otherwise = MAYBE_PAID if self.is_sent else NO_CALL
+        ends = self._ends if self._ends is not None else [otherwise] * len(self._leases)
+        if error is not None:
+            # Cancelled, or a defect: whoever is still there writes it.
+            for lease, ended in zip(self._leases, ends, strict=True):
+                self._answers.end_soon(lease, ended)
+            return
+        await self._answers.end_all(list(zip(self._leases, ends, strict=True)))
+
+
+def _reason_against(adapter: Provider, operation: Operation, query: Lead) -> str | None:
+    if operation not in adapter.operations:
+        return "cannot_answer_that"
+    if operation is Operation.ENRICH_COMPANY and query.domain and is_free_mail(query.domain):
+        return "free_mail_domain"
+    return adapter.can_answer(operation, query)
+
+
+def _busy(source: Source) -> ProviderThrottled:
+    name = source.provider_id
+    return ProviderThrottled(
+        f"another job has been asking {name} the same for long: again in {BUSY_RETRY_S:g} s",
+        provider=name,
+        retry_after_s=BUSY_RETRY_S,
+    )
+
+
+async def _timed(
+    provider_id: str, call: Callable[[], Awaitable[Answer]]
+) -> tuple[Answer | ProviderError, float]:
+    """Make a call within its time; return its answer, trouble included, and how long it took."""
+    answer: Answer | ProviderError
+    started = time.monotonic()
     try:
         async with asyncio.timeout(QUESTION_S):
-            return await adapter.call(operation, query)
+            answer = await call()
     except ProviderError as error:
-        return error
-    except TimeoutError:
-        name = adapter.provider_id
-        return ProviderDown(f"{name} did not answer in {QUESTION_S:g} s", provider=name)
+        answer = error
+    except TimeoutError as error:
+        answer = ProviderDown(
+            f"{provider_id} did not answer in {QUESTION_S:g} s", provider=provider_id
+        )
+        answer.__cause__ = error
+    seconds = time.monotonic() - started
+    metrics.provider_called(provider_id, _outcome(answer), seconds)
+    return answer, seconds
+
+
+def _outcome(answer: object) -> str:
+    match answer:
+        case ProviderDenied():
+            return "denied"
+        case ProviderError():
+            return OUTCOMES.get(type(answer), "nothing")
+        case Found():
+            return "found" if answer.is_match else "nothing"
+        case _:
+            return "found"
+
+
+async def _report(
+    shared: Shared, source: Source, operation: Operation, told: Told, seconds: float
+) -> None:
+    """Tell the breaker and the limiter what an answer says of the provider; never raises."""
+    answers = told if isinstance(told, Sequence) else [told]
+    standings = [one.standing for one in answers if isinstance(one, Found) and one.standing]
+    said = next((one for one in answers if not isinstance(one, Skipped)), None)
+    if said is None:
+        return
+    wait_s = said.retry_after_s if isinstance(said, ProviderThrottled) else None
+    if standings or wait_s is not None:
+        standing = standings[-1] if standings else None
+        await shared.limiter.tighten(source.credential, operation, standing, retry_after_s=wait_s)
+    if not isinstance(said, ProviderError):
+        await shared.limiter.observed(source.credential, operation, seconds)
+    await shared.breakers.report(source.credential, said)
+
+
+async def _together(works: Sequence[Callable[[], Awaitable[Result]]], at_once: int) -> list[Result]:
+    """Do things side by side, so many at once; return their results in order."""
+    room = asyncio.Semaphore(max(at_once, 1))
+
+    async def do(work: Callable[[], Awaitable[Result]]) -> Result:
+        async with room:
+            return await work()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(do(work)) for work in works]
+    except ExceptionGroup as errors:
+        # Reported as itself: the group's own text says nothing.
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

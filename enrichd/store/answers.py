@@ -113,16 +113,20 @@ async def begin(
 
 
 END: LiteralString = """
-    select enrichment_end_calls(
+    select to_char(now() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+      from enrichment_end_calls(
                %(calls)s::uuid[], %(workspaces)s::text[], %(keys)s::bytea[], %(providers)s::text[],
                %(operations)s::text[], %(outcomes)s::text[], %(answers)s::text[],
                %(subjects)s::text[], %(keeps_s)s::float8[], %(costs)s::numeric[])
 """
 
 
-async def end(conn: Connection, ends: Sequence[End]) -> None:
-    """Write how calls ended. A second time it changes nothing that was counted."""
-    await conn.execute(
+async def end(conn: Connection, ends: Sequence[End]) -> str:
+    """Write how calls ended; return when, ISO 8601.
+
+    A second time it changes nothing that was counted.
+    """
+    cursor = await conn.execute(
         END,
         {
             "calls": plain_array([one.call_id for one in ends]),
@@ -137,6 +141,9 @@ async def end(conn: Connection, ends: Sequence[End]) -> None:
             "costs": plain_array([one.cost for one in ends]),
         },
     )
+    row = await cursor.fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def bytes_array(values: Iterable[bytes]) -> str:

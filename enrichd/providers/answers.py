@@ -1,0 +1,400 @@
+"""Every answer paid once: kept for a while, and asked for by one at a time, over all processes.
+
+A question goes first to this process's memory, then, with all that gather at the same time, to
+PostgreSQL. There it finds an answer, somebody who is asking the same, a cap in its way, or it gets
+the lease: then it may be put, and nobody else puts it until the lease is ended. Tenants never see
+each other's answers: workspace and question together are the key, in memory too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+from uuid import UUID
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from enrichd.domain.email_hashes import email_hmac
+from enrichd.errors import PersonSuppressed
+from enrichd.logs import get_logger
+from enrichd.providers.answer_json import from_text
+from enrichd.providers.base import Found, Pending, Skipped
+from enrichd.providers.call_ends import CallEnd
+from enrichd.providers.credits import NO_CAPS, Caps
+from enrichd.providers.group_commit import GroupCommit
+from enrichd.providers.questions import Question
+from enrichd.store import answers
+from enrichd.store.answers import Beginning, End, Verdict
+from enrichd.store.database import Database, storing
+
+MEMORY_BYTES_MAX: Final = 16 * 1024 * 1024
+MEMORY_S: Final = 30.0
+"""Short, so that what was erased elsewhere is soon gone here."""
+LEASE_S: Final = 120.0
+"""The wait for a permit, the call's own bound, and half a minute for its record."""
+WAIT_S_MAX: Final = 120.0
+"""The longest that somebody waits for another's answer: a lease."""
+POLL_S_MIN: Final = 0.025
+POLL_S_MAX: Final = 0.25
+BATCH_MAX: Final = 200
+WAITING_MAX: Final = 20_000
+HITS_S: Final = 5.0
+"""How often the hits that were counted here are written."""
+FREED_MAX: Final = 1000
+
+log = get_logger("answers")
+
+Place: TypeAlias = tuple[str, bytes]
+"""A workspace and a question's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to put a question; it must be given back by `end`."""
+
+    question: Question
+    call_id: UUID
+    pending: Pending | None = None
+    """The answer that is still to come, if the question was put by an earlier run."""
+
+
+class Answers:
+    """One process's way to the kept answers; close it before its database."""
+
+    def __init__(
+        self,
+        database: Database,
+        caps: Caps = NO_CAPS,
+        *,
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
+        memory_s: float = MEMORY_S,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._database = database
+        self._caps = caps
+        self._memory = _Memory(memory_bytes_max, memory_s)
+        self._lease_s = lease_s
+        self._under_way: dict[Place, asyncio.Event] = {}
+        """What this process asks PostgreSQL or a provider at this moment."""
+        self._freed: deque[End] = deque(maxlen=FREED_MAX)
+        """Leases that were perhaps taken when PostgreSQL went away: given back with other ends."""
+        self._hits: Counter[tuple[str, str, str]] = Counter()
+        self._hits_timer: asyncio.TimerHandle | None = None
+        self._pepper: bytes | None = None
+        self.begins: GroupCommit[Beginning, Verdict] = GroupCommit(
+            self._run_begins,
+            size_max=BATCH_MAX,
+            waiting_max=WAITING_MAX,
+            tries=2,
+            unclaimed=self._give_back_unclaimed,
+            failed=self._give_back_later,
+        )
+        self.ends: GroupCommit[tuple[End, Sequence[str]], str] = GroupCommit(
+            self._run_ends,
+            size_max=BATCH_MAX,
+            waiting_max=WAITING_MAX,
+            tries=None,
+            failed=_report_lost,
+        )
+        self._hit_writes: GroupCommit[Sequence[tuple[str, str, str, int]], None] = GroupCommit(
+            self._run_hits, size_max=1, waiting_max=10, tries=1
+        )
+
+    async def claim(
+        self, question: Question, *, wait_s: float = WAIT_S_MAX
+    ) -> Found | PersonSuppressed | Pending | Skipped | Lease | None:
+        """Return the kept answer, or why the question may not be put, or the lease to put it.
+
+        Waits while somebody else asks the same, and returns None when that takes longer than
+        `wait_s`. Pending: it is still to come, to another job. Raises Unavailable.
+        """
+        place = (question.workspace_id, question.key)
+        deadline = time.monotonic() + wait_s
+        while True:
+            if kept := self._recall(question):
+                return kept
+            ended = self._under_way.get(place)
+            if ended is None:
+                break
+            # If the one who asks fails, the first to wake asks in his place; the others wait again.
+            try:
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                    await ended.wait()
+            except TimeoutError:
+                return None
+        self._under_way[place] = asyncio.Event()
+        claimed: Found | PersonSuppressed | Pending | Skipped | Lease | None = None
+        try:
+            claimed = await self._begin(question, deadline)
+        finally:
+            if not isinstance(claimed, Lease):
+                self._leave(question)
+        return claimed
+
+    async def end_all(self, ends: Sequence[tuple[Lease, CallEnd]]) -> None:
+        """Keep answers, settle credits, give back leases, all at once.
+
+        Goes on trying while PostgreSQL is away. Who is cancelled meanwhile may go: it is written as
+        soon as it can be.
+        """
+        written = [(lease, ended, self.ends.put(_end(lease, ended))) for lease, ended in ends]
+        try:
+            for lease, ended, future in written:
+                fetched_at = await future
+                if ended.outcome != "pending" and ended.answer is not None:
+                    self._memory.put(lease.question, ended, time.monotonic(), fetched_at)
+        finally:
+            for lease, _ in ends:
+                self.leave(lease)
+
+    def end_soon(self, lease: Lease, ended: CallEnd) -> None:
+        """Do the same without waiting for it, for who is being cancelled."""
+        self.ends.put_soon(_end(lease, ended))
+        self.leave(lease)
+
+    def leave(self, lease: Lease) -> None:
+        """Let others of this process ask; the lease itself stays as it is."""
+        self._leave(lease.question)
+
+    async def aclose(self) -> None:
+        """Write what is still to be written, within seconds."""
+        if self._hits_timer is not None:
+            self._hits_timer.cancel()
+        await self.begins.aclose()
+        await self.ends.aclose()
+        if self._hits:
+            self._write_hits()
+        await self._hit_writes.aclose()
+
+    # What is known here.
+
+    def _recall(self, question: Question) -> Found | PersonSuppressed | None:
+        remembered = self._memory.get(question, time.monotonic())
+        if remembered is None:
+            return None
+        self._count_hit(question)
+        return _answer(question, *remembered)
+
+    def _leave(self, question: Question) -> None:
+        ended = self._under_way.pop((question.workspace_id, question.key), None)
+        if ended is not None:
+            ended.set()
+
+    # What PostgreSQL knows.
+
+    async def _begin(
+        self, question: Question, deadline: float
+    ) -> Found | PersonSuppressed | Pending | Skipped | Lease | None:
+        beginning = Beginning(
+            call_id=uuid7(),
+            job_id=question.job_id,
+            workspace_id=question.workspace_id,
+            key=question.key,
+            provider_id=question.provider_id,
+            operation=question.operation,
+            credits=question.credits,
+            job_cap=question.job_cap,
+        )
+        pause_s = POLL_S_MIN
+        while True:
+            verdict = await self.begins.put(beginning)
+            match verdict.word:
+                case "go" if verdict.call_id is not None:
+                    return Lease(question, verdict.call_id)
+                case "resume" if verdict.call_id is not None:
+                    return Lease(question, verdict.call_id, _pending(verdict))
+                case "pending":
+                    return _pending(verdict)
+                case "found" | "noMatch" | "suppressed":
+                    if kept := await self._kept(question, verdict):
+                        return kept
+                case "wait":
+                    if time.monotonic() + pause_s >= deadline:
+                        return None
+                    # One of each process polls; those behind it are woken by it.
+                    await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+                    pause_s = min(pause_s * 1.5, POLL_S_MAX)
+                case reason:
+                    return Skipped(reason)
+
+    async def _kept(self, question: Question, verdict: Verdict) -> Found | PersonSuppressed | None:
+        ended = CallEnd(verdict.word, answer=verdict.answer or "{}", keep_s=verdict.left_s)
+        try:
+            answer = _answer(question, verdict.word, verdict.answer or "{}", verdict.fetched_at)
+        except (ValueError, TypeError, KeyError) as error:
+            # Nobody writes such a row; a hand that mended something may have.
+            log.error("kept_answer_unreadable", provider=question.provider_id, error=str(error))
+            async with self._database.connection() as conn:
+                await answers.forget(conn, workspace_id=question.workspace_id, key=question.key)
+            return None
+        self._memory.put(question, ended, time.monotonic(), verdict.fetched_at)
+        self._count_hit(question)
+        return answer
+
+    # The statements.
+
+    async def _run_begins(self, beginnings: Sequence[Beginning]) -> Sequence[Verdict]:
+        async with self._database.connection() as conn:
+            return await storing(
+                lambda: answers.begin(
+                    conn,
+                    beginnings,
+                    day_cap=self._caps.per_day,
+                    workspace_day_cap=self._caps.workspace_per_day,
+                    workspace_month_cap=self._caps.workspace_per_month,
+                    lease_s=self._lease_s,
+                )
+            )
+
+    async def _run_ends(self, ends: Sequence[tuple[End, Sequence[str]]]) -> Sequence[str]:
+        freed = list(self._freed)
+        async with self._database.connection() as conn:
+            pepper = self._pepper = self._pepper or await answers.pepper(conn)
+            hashed = [_with_subjects(pepper, *one) for one in ends]
+            now = await storing(lambda: answers.end(conn, [*freed, *hashed]))
+        for _ in freed:
+            self._freed.popleft()
+        return [now] * len(ends)
+
+    def _give_back_unclaimed(self, beginning: Beginning, verdict: Verdict) -> None:
+        """Give back the lease of somebody who was cancelled while he got it."""
+        if verdict.word == "go":
+            self.ends.put_soon((_free(beginning), ()))
+
+    def _give_back_later(self, beginning: Beginning) -> None:
+        self._freed.append(_free(beginning))
+
+    # How often the cache helped.
+
+    def _count_hit(self, question: Question) -> None:
+        self._hits[question.workspace_id, question.provider_id, question.operation] += 1
+        if self._hits_timer is None:
+            loop = asyncio.get_running_loop()
+            self._hits_timer = loop.call_later(HITS_S, self._write_hits)
+
+    def _write_hits(self) -> None:
+        self._hits_timer = None
+        hits = [(*kind, times) for kind, times in self._hits.items()]
+        self._hits.clear()
+        self._hit_writes.put_soon(hits)
+
+    async def _run_hits(
+        self, batches: Sequence[Sequence[tuple[str, str, str, int]]]
+    ) -> Sequence[None]:
+        async with self._database.connection() as conn:
+            for hits in batches:
+                await answers.count_hits(conn, hits)
+        return [None] * len(batches)
+
+
+class _Memory:
+    """Answers as text, the longest unused out first; nobody gets another's lists to change."""
+
+    def __init__(self, bytes_max: int, keep_s: float) -> None:
+        self._bytes_max = bytes_max
+        self._keep_s = keep_s
+        self._bytes = 0
+        self._kept: OrderedDict[Place, tuple[str, str, str | None, float]] = OrderedDict()
+
+    def get(self, question: Question, now: float) -> tuple[str, str, str | None] | None:
+        """Return (outcome, text, fetched at) of a question, or None."""
+        place = (question.workspace_id, question.key)
+        kept = self._kept.get(place)
+        if kept is None:
+            return None
+        if kept[3] <= now:
+            self._drop(place)
+            return None
+        self._kept.move_to_end(place)
+        return kept[:3]
+
+    def put(self, question: Question, ended: CallEnd, now: float, fetched_at: str | None) -> None:
+        """Keep an answer for a moment, or for as long as it holds if that is shorter."""
+        assert ended.answer is not None
+        place = (question.workspace_id, question.key)
+        self._drop(place)
+        keep_s = self._keep_s if ended.keep_s is None else min(self._keep_s, ended.keep_s)
+        if len(ended.answer) > self._bytes_max or keep_s <= 0:
+            return
+        self._kept[place] = (ended.outcome, ended.answer, fetched_at, now + keep_s)
+        self._bytes += len(ended.answer)
+        while self._bytes > self._bytes_max:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, place: Place) -> None:
+        if (kept := self._kept.pop(place, None)) is not None:
+            self._bytes -= len(kept[1])
+
+
+def _answer(
+    question: Question, outcome: str, text: str, fetched_at: str | None
+) -> Found | PersonSuppressed:
+    if outcome == "suppressed":
+        return PersonSuppressed(
+            f"{question.provider_id} may not speak of this person", provider=question.provider_id
+        )
+    return from_text(text, fetched_at=fetched_at)
+
+
+def _end(lease: Lease, ended: CallEnd) -> tuple[End, Sequence[str]]:
+    """Return an end to write, and the addresses of those whom it is about."""
+    question = lease.question
+    end = End(
+        call_id=lease.call_id,
+        workspace_id=question.workspace_id,
+        key=question.key,
+        provider_id=question.provider_id,
+        operation=question.operation,
+        outcome=ended.outcome,
+        answer=ended.answer,
+        keep_s=ended.keep_s,
+        cost=ended.cost,
+    )
+    return end, (*question.addresses, *ended.addresses)
+
+
+def _free(beginning: Beginning) -> End:
+    return End(
+        call_id=beginning.call_id,
+        workspace_id=beginning.workspace_id,
+        key=beginning.key,
+        provider_id=beginning.provider_id,
+        operation=beginning.operation,
+        outcome="free",
+    )
+
+
+def _with_subjects(pepper: bytes, end: End, addresses: Sequence[str]) -> End:
+    if end.answer is None:
+        return end
+    return replace(end, subjects=sorted({email_hmac(pepper, one) for one in addresses}))
+
+
+def _report_lost(item: tuple[End, Sequence[str]]) -> None:
+    """Say that a call's end was never written: its credits count as spent, its answer is gone."""
+    end, _ = item
+    if end.outcome != "free":
+        log.error(
+            "call_end_lost",
+            call_id=str(end.call_id),
+            workspace=end.workspace_id,
+            provider=end.provider_id,
+            operation=end.operation,
+            outcome=end.outcome,
+            cost_credits=str(end.cost),
+        )
+
+
+def _pending(verdict: Verdict) -> Pending:
+    said = orjson.loads(verdict.answer or "{}")
+    return Pending(
+        request_id=said.get("requestId"),
+        poll_after_s=float(said.get("pollAfterS", 5.0)),
+        deadline_s=float(verdict.left_s or 0.0),
+    )
