@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
+from enrichd.domain.email_verdicts import EmailVerification
+from enrichd.domain.emails import Address, parse_address
 from enrichd.domain.facts import Fact
 from enrichd.domain.lead_results import LeadResult
 from enrichd.domain.leads import lead_from
-from enrichd.domain.payloads import EnrichmentType, LeadInput, StopRule, Verdict
-from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderThrottled
-from enrichd.providers.base import Found, Operation
+from enrichd.domain.payloads import EnrichmentType, FillMode, LeadInput, StopRule, Verdict
+from enrichd.errors import (
+    PersonSuppressed,
+    ProviderDenied,
+    ProviderDown,
+    ProviderGarbled,
+    ProviderRejected,
+    ProviderThrottled,
+)
+from enrichd.providers.base import Found, Operation, Query
 from enrichd.providers.calls import Calls
 from enrichd.providers.waterfall import Providers, Search, enrich_lead
 from tests.support.contexts import ScriptedProvider, found, providers_of
@@ -265,3 +274,111 @@ async def test_the_result_is_plain_json_with_stable_keys():
     ]
     assert answer["person"]["provenance"]["title"]["requestId"] == "r-1"
     assert {"entity": "company", "field": "name", "reason": "no_domain"} in answer["missing"]
+
+
+async def test_known_fields_are_not_looked_up_when_they_are_to_be_skipped():
+    first = ScriptedProvider("first", {Operation.ENRICH_PERSON: found(title("CTO"))})
+    data = {**ADA, "title": "Boss"}
+
+    skipped = await search(first, data=data, fill_mode=FillMode.SKIP_EXISTING)
+    filled = await search(first, data={**ADA}, fill_mode=FillMode.SKIP_EXISTING)
+
+    assert (skipped.outcome, skipped.calls) == ("complete", [])
+    assert tried(filled) == [("first", "answered", None)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [(FillMode.OVERWRITE, "CTO"), (FillMode.FILL_EMPTY, "Boss")]
+)
+async def test_a_supplied_value_stands_or_gives_way(mode, kept):
+    first = ScriptedProvider("first", {Operation.ENRICH_PERSON: found(title("CTO"))})
+    rule = StopRule(required_fields=("person.headline",))
+
+    result = await search(first, data={**ADA, "title": "Boss"}, fill_mode=mode, stop_rule=rule)
+
+    assert result.person is not None
+    assert result.person.value_at("title") == kept
+
+
+async def test_a_person_who_opted_out_ends_the_search_and_leaves_nothing():
+    gone = ScriptedProvider(
+        "gone", {Operation.ENRICH_PERSON: PersonSuppressed("451", provider="gone")}
+    )
+    other = ScriptedProvider("other", {Operation.ENRICH_PERSON: found(title("CTO"))})
+
+    result = await search(gone, other)
+
+    assert result.outcome == "suppressed"
+    assert (result.person, result.company, result.verification) == (None, None, None)
+    assert other.asked == []
+
+
+async def test_a_question_that_does_not_suit_a_provider_leaves_its_others():
+    fussy = ScriptedProvider(
+        "fussy",
+        {
+            Operation.FIND_EMAIL: ProviderRejected("422", provider="fussy"),
+            Operation.ENRICH_PERSON: found(title("CTO")),
+        },
+    )
+
+    result = await search(fussy, types=(EMAIL, PERSON))
+
+    assert tried(result) == [("fussy", "rejected", None), ("fussy", "answered", None)]
+
+
+def verdict(address: str, word: Verdict) -> EmailVerification:
+    parsed = parse_address(address)
+    assert isinstance(parsed, Address)
+    return EmailVerification(address, parsed, word, ("scripted",), "2026-01-01", "2026-01-08")
+
+
+async def test_a_likely_address_is_checked_before_one_is_searched_for():
+    class Verifier(ScriptedProvider):
+        async def call(self, operation: Operation, query: Query) -> Found:
+            self.asked.append((operation, query))
+            assert query.email is not None
+            word = Verdict.VALID if query.email == "aquill@acme.com" else Verdict.INVALID
+            return Found(verification=verdict(query.email, word), cost_credits=Decimal("0.5"))
+
+    verifier = Verifier("verifier", {Operation.VERIFY_EMAIL: Found()})
+    finder = ScriptedProvider("finder", {Operation.FIND_EMAIL: found(email("x@acme.com"))})
+
+    result = await search(
+        finder, verifier, data={**ADA, "domain": "acme.com"}, types=(EMAIL,), infer_email=True
+    )
+
+    assert [query.email for _, query in verifier.asked] == ["ada.quill@acme.com", "aquill@acme.com"]
+    assert finder.asked == []
+    assert result.outcome == "complete"
+    assert result.person is not None
+    assert result.person.value_at("email") == "aquill@acme.com"
+    assert (result.verification and result.verification.verdict) == Verdict.VALID
+    assert result.cost_credits == 1
+
+
+async def test_two_verdicts_on_one_address_are_put_together():
+    verifier = ScriptedProvider(
+        "verifier",
+        {Operation.VERIFY_EMAIL: Found(verification=verdict("ada@acme.com", Verdict.VALID))},
+    )
+    with DnsServer({"acme.com": {"MX": ["10 mx.acme.com."]}}) as dns:
+        async with providers_of(verifier, nameservers=[dns.address]) as providers:
+            result = await search_with(
+                providers, {"email": "ada@acme.com"}, Search((EMAIL,), ("verifier",))
+            )
+
+    assert result.verification is not None
+    assert result.verification.verdict == Verdict.VALID
+    assert result.verification.mx.found is True
+
+
+async def test_an_outage_is_waited_out_only_as_long_as_there_are_runs():
+    paid = ScriptedProvider(
+        "paid", {Operation.ENRICH_PERSON: found(Fact("person", "headline", "Hi", 0.9, "api"))}
+    )
+    down = ScriptedProvider("down", {Operation.ENRICH_PERSON: ProviderDown("d", provider="down")})
+
+    result = await search(paid, down, is_last_run=True)
+
+    assert result.outcome == "partial"
