@@ -28,6 +28,8 @@ TELL_S: Final = 1.0
 TELL_AGAIN_S: Final = 3600.0
 CAP_S: Final = 1.0
 CAP_CHANGE: Final = 0.25
+# Another's word, or a breaker's, may have replaced ours.
+CAP_AGAIN_S: Final = 30.0
 LATENCY_WEIGHT: Final = 0.1
 # A month's quota is no rate: a window this long is somebody else's number.
 WINDOW_S_MAX: Final = 7 * 86_400
@@ -119,7 +121,8 @@ class RateLimiter:
         now = asyncio.get_running_loop().time()
         reported, reported_at = self._caps.get(bucket, (0, float("-inf")))
         is_same = abs(cap - reported) < max(reported * CAP_CHANGE, 1)
-        if not cap or is_same or now - reported_at < CAP_S:
+        pause_s = CAP_AGAIN_S if is_same else CAP_S
+        if not cap or now - reported_at < pause_s:
             return
         self._caps[bucket] = cap, now
         try:

@@ -141,6 +141,7 @@ async def open_breaker(
 PROBE: LiteralString = """
     update enrichment_provider_state
        set breaker = 'half_open', probe_owner = %(owner)s, inflight_cap = 1,
+           is_set_by_hand = false, hand_until = null,
            probe_until = now() + make_interval(secs => %(probe_s)s), updated_at = now()
      where provider_id = %(credential)s
        and (breaker = 'half_open' or (breaker = 'open' and opened_at + opened_for <= now()))

@@ -111,10 +111,10 @@ async def call(dsn: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
                 await answer.read()
             await asyncio.sleep(options.get("latency_s", 0.0))
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(options["callers"]):
-                group.create_task(caller(session))
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
+        for _ in range(options["callers"]):
+            group.create_task(caller(session))
     counts = limiter.counts("provider", OPERATION)
     await limiter.aclose()
     await database.close()

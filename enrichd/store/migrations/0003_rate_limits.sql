@@ -47,23 +47,28 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-    missing integer;
+    locked integer;
 begin
-    for turn in 1 .. 3 loop
-        perform 1
-           from enrichment_rate_limits as held
-          where held.bucket = in_bucket
-            and held.operation in ('*', in_operation)
-          order by held.operation, held.window_s
-            for update;
-        select count(*) into missing
-          from unnest(operations, windows) as ours(operation, window_s)
-         where not exists (select 1
-                             from enrichment_rate_limits as held
-                            where held.bucket = in_bucket
-                              and held.operation = ours.operation
-                              and held.window_s = ours.window_s);
-        exit when missing = 0;
+    for turn in 1 .. 4 loop
+        -- Counted among those that this very statement locked: a row that another process made a
+        -- moment later is there, but its lock is not ours.
+        with held as materialized (
+            select one.operation, one.window_s
+              from enrichment_rate_limits as one
+             where one.bucket = in_bucket
+               and one.operation in ('*', in_operation)
+             order by one.operation, one.window_s
+               for update
+        )
+        select count(ours.operation) into locked
+          from held
+          left join unnest(operations, windows) as ours(operation, window_s)
+            on ours.operation = held.operation and ours.window_s = held.window_s;
+        exit when locked >= cardinality(windows);
+        if turn = 4 then
+            raise exception 'the windows of % are being made by others', in_bucket
+                using errcode = 'serialization_failure';
+        end if;
         insert into enrichment_rate_limits as held (bucket, operation, window_s, calls_max)
         select in_bucket, ours.operation, ours.window_s, ours.calls
           from unnest(operations, windows, calls) as ours(operation, window_s, calls)
@@ -338,7 +343,7 @@ begin
 
     -- Opened a second early: jobs need that long to be found and claimed. A limit of one operation
     -- stops the lane for 5 s at a time only, for other operations' jobs are in it as well.
-    if lacking > 0 and next_us > now_us + 1250000 then
+    if lacking > 0 and next_us > now_us + 1500000 then
         blocked_us := next_us - 1000000;
         if binding > 0 and ops[binding] <> '*' and not_before_us < next_us then
             blocked_us := least(blocked_us, now_us + 5000000);
@@ -483,7 +488,7 @@ begin
             paused_until := greatest(paused_until, time_now + make_interval(secs => retry_after_s));
         end if;
     end if;
-    if paused_until > time_now + interval '1.25 s' then
+    if paused_until > time_now + interval '1.5 s' then
         perform enrichment_block_lane(
             in_bucket, (extract(epoch from paused_until) * 1000000)::bigint - 1000000, 'rate limit');
     end if;
