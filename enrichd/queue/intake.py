@@ -55,6 +55,7 @@ def row_of(new: NewJob) -> Row:
         new.idempotency_key,
         new.scheduled_at.isoformat() if new.scheduled_at else None,
         new.delay_s,
+        new.id is None and new.idempotency_key is None,
     )
 
 

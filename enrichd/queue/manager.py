@@ -93,14 +93,12 @@ class JobQueueManager:
         """
         if conn is not None:
             # Checked whole before anything goes in: taking back is the caller's to decide.
-            given = list(new)
-            is_fresh = all(map(is_fresh_job, given))
-            rows = [row_of(job) for job in given]
-            return await storing(lambda: insert_rows(conn, rows, is_fresh=is_fresh))
+            rows = [row_of(job) for job in new]
+            return await storing(lambda: insert_all(conn, rows))
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             async with own.transaction():
-                done = await insert_jobs(own, new)
+                done = await insert_all(own, map(row_of, new))
                 point("before_enqueue_many", own)
             point("after_enqueue_many", own)
             await self._hint(own, len(done))
@@ -240,53 +238,25 @@ class JobQueueManager:
         )
 
 
-def is_fresh_job(new: NewJob) -> bool:
-    """Say whether a job cannot be there already and is ready at once: what COPY can take."""
-    return (
-        new.id is None
-        and new.idempotency_key is None
-        and new.scheduled_at is None
-        and not new.delay_s
-    )
+async def insert_all(conn: Connection, rows: Iterable[Row]) -> list[Enqueued]:
+    """Insert rows in bounded statements, as they come.
 
-
-async def insert_jobs(conn: Connection, new: Iterable[NewJob]) -> list[Enqueued]:
-    """Check and insert jobs in bounded statements.
-
-    A wrong job raises in the middle; the transaction around takes back what went in before it.
+    A row that cannot be made raises in the middle; the transaction around takes back what went in.
     """
     done: list[Enqueued] = []
-    remaining = iter(new)
-    others: list[NewJob] = []
+    remaining = iter(rows)
+    rest: Iterator[Row] = remaining
 
     def fresh_batches() -> Iterator[list[Row]]:
+        nonlocal rest
         while batch := list(islice(remaining, COPY_BATCH)):
-            if not all(map(is_fresh_job, batch)):
-                others.extend(batch)
+            if not all(row.is_fresh and row.is_ready for row in batch):
+                rest = chain(batch, remaining)
                 return
-            rows = [row_of(job) for job in batch]
-            done.extend([Enqueued(row.id, True) for row in rows])
-            yield rows
+            done.extend([Enqueued(row.id, True) for row in batch])
+            yield batch
 
     await jobs.copy_in(conn, fresh_batches())
-    others_and_rest = chain(others, remaining)
-    while others := list(islice(others_and_rest, ENQUEUE_BATCH)):
-        done += await jobs.enqueue_many(conn, [row_of(job) for job in others])
+    while others := list(islice(rest, ENQUEUE_BATCH)):
+        done += await jobs.enqueue_many(conn, others)
     return done
-
-
-async def insert_rows(conn: Connection, rows: Sequence[Row], *, is_fresh: bool) -> list[Enqueued]:
-    """Insert checked jobs in bounded statements."""
-    if is_fresh:
-        await jobs.copy_in(conn, batched(rows, COPY_BATCH))
-        return [Enqueued(row.id, True) for row in rows]
-    done: list[Enqueued] = []
-    for batch in batched(rows, ENQUEUE_BATCH):
-        done += await jobs.enqueue_many(conn, batch)
-    return done
-
-
-def batched(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    """Yield rows in runs of `size`."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

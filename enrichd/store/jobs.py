@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, LiteralString, TypeAlias
+from typing import LiteralString, TypeAlias
 from uuid import UUID
 
 from psycopg import Connection as SyncConnection
@@ -42,6 +42,13 @@ class Row:
     scheduled_at: str | None
     """ISO 8601 with an offset."""
     delay_s: float | None
+    is_fresh: bool = False
+    """True when the id was made here and there is no key: no earlier job can be this one."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Say whether the job is to run at once, whatever the database's clock shows."""
+        return self.scheduled_at is None and not self.delay_s
 
 
 @dataclass(slots=True)
@@ -72,16 +79,46 @@ class Lane:
     floor: int
 
 
-# One job. The rules stand in the SQL function, because callers in other languages use it too.
+# One job that is ready at once, in a lane that is there: what the SQL function below does, without
+# its checks, which Python has made. No row comes of it when the lane is not there, or the id or key
+# is; then the function is asked. Everything travels as text, so that it is one prepared statement
+# whatever the size of a number.
+ENQUEUE_FRESH: LiteralString = """
+    insert into enrichment_jobs
+           (id, workspace_id, type, priority, provider_id, payload, tags, max_retries, cost,
+            webhook_url, idempotency_key, fair_rank)
+    select %(id)s::uuid, %(workspace_id)s, %(type)s, lane.priority, lane.provider_id,
+           %(payload)s::jsonb, %(tags)s::text[], %(max_retries)s::int, %(cost)s::int,
+           %(webhook_url)s, %(idempotency_key)s,
+           greatest(lane.vtime, (select job.fair_rank
+                                   from enrichment_jobs as job
+                                  where job.status = 'pending'
+                                    and job.workspace_id = %(workspace_id)s
+                                    and job.provider_id = %(provider_id)s
+                                    and job.priority = %(priority)s::smallint
+                                    and job.fair_rank >= lane.floor_rank
+                                  order by job.fair_rank desc
+                                  limit 1)) + %(cost)s::int
+      from enrichment_lanes as lane
+     where lane.provider_id = %(provider_id)s
+       and lane.priority = %(priority)s::smallint
+"""
+
+# A conflict that cannot be is not looked for: that writes the row in two steps.
+ENQUEUE_READY: LiteralString = ENQUEUE_FRESH + "on conflict do nothing"
+
+# One job of any kind. The rules stand in the SQL function, because callers in other languages use
+# it too.
 ENQUEUE: LiteralString = """
     select job_id, is_new
       from enrichment_enqueue_job(
                type => %(type)s, payload => %(payload)s::jsonb, workspace_id => %(workspace_id)s,
-               priority => %(priority)s, provider_id => %(provider_id)s,
-               max_retries => %(max_retries)s, tags => %(tags)s::text[],
+               priority => %(priority)s::int, provider_id => %(provider_id)s,
+               max_retries => %(max_retries)s::int, tags => %(tags)s::text[],
                webhook_url => %(webhook_url)s, idempotency_key => %(idempotency_key)s,
                scheduled_at => %(scheduled_at)s::timestamptz,
-               delay => make_interval(secs => %(delay_s)s), id => %(id)s::uuid, cost => %(cost)s)
+               delay => make_interval(secs => %(delay_s)s::float8), id => %(id)s::uuid,
+               cost => %(cost)s::int)
 """
 
 
@@ -90,22 +127,44 @@ async def enqueue(conn: Connection, row: Row) -> Enqueued:
     """Put one job on the queue, or find the one that has its id or idempotency key."""
     # The connection may be the caller's, with a row factory of his own.
     cursor = conn.cursor(row_factory=tuple_row)
-    await cursor.execute(ENQUEUE, enqueue_values(row))
+    values = enqueue_values(row)
+    if row.is_ready and (await cursor.execute(ready_statement(row), values)).rowcount:
+        return Enqueued(row.id, True)
+    await cursor.execute(ENQUEUE, values)
     return enqueued(await cursor.fetchone())
 
 
 def enqueue_sync(conn: SyncConnection[TupleRow], row: Row) -> Enqueued:
     """Do the same on a synchronous connection: the caller's own, in the caller's transaction."""
     cursor = conn.cursor(row_factory=tuple_row)
-    return enqueued(cursor.execute(ENQUEUE, enqueue_values(row)).fetchone())
+    values = enqueue_values(row)
+    if row.is_ready and cursor.execute(ready_statement(row), values).rowcount:
+        return Enqueued(row.id, True)
+    return enqueued(cursor.execute(ENQUEUE, values).fetchone())
 
 
-def enqueue_values(row: Row) -> dict[str, Any]:
-    """Return the parameters of ENQUEUE."""
-    return {name: getattr(row, name) for name in ENQUEUE_NAMES} | {"tags": list(row.tags)}
+def ready_statement(row: Row) -> LiteralString:
+    """Return the statement for a job that is ready at once."""
+    return ENQUEUE_FRESH if row.is_fresh else ENQUEUE_READY
 
 
-ENQUEUE_NAMES = tuple(Row.__dataclass_fields__)
+def enqueue_values(row: Row) -> dict[str, str | None]:
+    """Return the parameters of each statement for one job."""
+    return {
+        "id": row.id.hex,
+        "workspace_id": row.workspace_id,
+        "type": row.type,
+        "priority": str(row.priority),
+        "provider_id": row.provider_id,
+        "payload": row.payload,
+        "tags": text_array(row.tags) if row.tags else "{}",
+        "max_retries": str(row.max_retries),
+        "cost": str(row.cost),
+        "webhook_url": row.webhook_url,
+        "idempotency_key": row.idempotency_key,
+        "scheduled_at": row.scheduled_at,
+        "delay_s": None if row.delay_s is None else str(row.delay_s),
+    }
 
 
 def enqueued(answer: TupleRow | None) -> Enqueued:
