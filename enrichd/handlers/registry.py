@@ -7,8 +7,9 @@ It is found by the job's type; its payload model is found the same way in `domai
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +21,9 @@ from enrichd.handlers.context import JobContext
 Handler: TypeAlias = Callable[[Any, JobContext], Awaitable[Outcome | Mapping[str, Any]]]
 Payload = TypeVar("Payload", bound=BaseModel)
 TypedHandler: TypeAlias = Callable[[Payload, JobContext], Awaitable[Outcome | Mapping[str, Any]]]
+
+PROVIDERS_GROUP: Final = "enrichd.providers"
+"""The entry points of installed packages that bring a provider: a module, or something in it."""
 
 HANDLERS: dict[str, Handler] = {}
 
@@ -49,9 +53,9 @@ def load_handlers(plugins: Iterable[str] = ()) -> None:
 
 
 def load_plugins(names: Iterable[str]) -> None:
-    """Import the modules of `ENRICHD_PLUGINS`.
+    """Import the modules of `ENRICHD_PLUGINS`, then what is installed under PROVIDERS_GROUP.
 
-    Raises InvalidSetting naming the module that cannot be imported.
+    Raises InvalidSetting naming the module or the package that cannot be imported.
     """
     for name in names:
         try:
@@ -60,6 +64,16 @@ def load_plugins(names: Iterable[str]) -> None:
             raise InvalidSetting(
                 f"ENRICHD_PLUGINS: cannot import {name!r}: {type(error).__name__}: {error}",
                 hint="Give modules that Python can import from here, separated by commas.",
+            ) from error
+    for point in importlib.metadata.entry_points(group=PROVIDERS_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            package = point.dist.name if point.dist else "a package"
+            raise InvalidSetting(
+                f"{package}: cannot load its provider {point.name!r}, {point.value}:"
+                f" {type(error).__name__}: {error}",
+                hint=f"Mend or uninstall {package}.",
             ) from error
 
 

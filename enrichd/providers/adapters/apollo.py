@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias
 
 from enrichd.domain.facts import Json
@@ -55,26 +54,27 @@ _CREDIT = re.compile(r"\bcredits?\b")
 
 CONTRACT: Final = Contract(
     base_url="https://api.apollo.io/api/v1",
-    statuses=MappingProxyType(
-        {
-            400: Ending.INVALID,
-            401: Ending.AUTH,
-            402: Ending.QUOTA,
-            403: Ending.AUTH,
-            404: Ending.INVALID,
-            410: Ending.INVALID,
-            422: Ending.INVALID,
-            429: Ending.RATE_LIMITED,
-        }
-    ),
+    statuses={
+        400: Ending.INVALID,
+        401: Ending.AUTH,
+        402: Ending.QUOTA,
+        403: Ending.AUTH,
+        404: Ending.INVALID,
+        410: Ending.INVALID,
+        422: Ending.INVALID,
+        429: Ending.RATE_LIMITED,
+    },
     # Paid plans; Apollo counts each endpoint by itself, so this is what is surely allowed.
-    limits=MappingProxyType({None: (Window(60, 1_000),)}),
-    credits=MappingProxyType(dict.fromkeys(OPERATIONS, Decimal(1))),
-    bulk=MappingProxyType(dict.fromkeys(OPERATIONS, BULK_MAX)),
+    limits={None: (Window(60, 1_000),)},
+    credits=dict.fromkeys(OPERATIONS, Decimal(1)),
+    bulk=dict.fromkeys(OPERATIONS, BULK_MAX),
 )
 
 
-@provider("apollo", contract=CONTRACT)
+PRIORS: Final = {"person": 0.95, "company": 0.9}
+
+
+@provider("apollo", priors=PRIORS, contract=CONTRACT)
 class Apollo:
     """One Apollo key."""
 
@@ -86,7 +86,7 @@ class Apollo:
     def __init__(self, connections: Connections, settings: ProviderSettings) -> None:
         self._connections = connections
         self._base_url = (settings.base_url or CONTRACT.base_url).rstrip("/")
-        self._key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._key = settings.api_key
 
     def cost_credits(self, operation: Operation) -> Decimal:
         """Return a match's price, that of the vendors if they are asked."""
@@ -192,13 +192,14 @@ class Apollo:
         return answer
 
     async def _put(self, method: str, path: str, asked: Params, **body: Json) -> Answer:
+        assert self._key is not None
         return await send(
             self._connections.http,
             method,
             self._base_url + path,
             provider="apollo",
             params=asked,
-            headers={"X-Api-Key": self._key or "", "Accept": "application/json"},
+            headers={"X-Api-Key": self._key.get_secret_value(), "Accept": "application/json"},
             **({"json": body} if body else {}),
         )
 

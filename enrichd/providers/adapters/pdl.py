@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -29,7 +28,7 @@ PERSON: Final = frozenset(
 )
 OPERATIONS: Final = PERSON | {Operation.ENRICH_COMPANY}
 BULK_MAX: Final = 100
-MIN_LIKELIHOOD: Final = 5
+MIN_LIKELIHOOD: Final = 6
 """Below it a fact would count as a guess, and cost as much."""
 REQUIRED: Final[Mapping[Operation, str]] = {
     Operation.FIND_EMAIL: "work_email",
@@ -39,25 +38,27 @@ REQUIRED: Final[Mapping[Operation, str]] = {
 
 CONTRACT: Final = Contract(
     base_url="https://api.peopledatalabs.com/v5",
-    statuses=MappingProxyType(
-        {
-            400: Ending.INVALID,
-            401: Ending.AUTH,
-            402: Ending.QUOTA,
-            403: Ending.AUTH,
-            404: Ending.NO_MATCH,
-            405: Ending.INVALID,
-            429: Ending.RATE_LIMITED,
-        }
-    ),
+    statuses={
+        400: Ending.INVALID,
+        401: Ending.AUTH,
+        402: Ending.QUOTA,
+        403: Ending.AUTH,
+        404: Ending.NO_MATCH,
+        405: Ending.INVALID,
+        429: Ending.RATE_LIMITED,
+    },
     # Paid plans; PDL counts each endpoint by itself, so this is what is surely allowed.
-    limits=MappingProxyType({None: (Window(60, 1_000),)}),
-    credits=MappingProxyType(dict.fromkeys(OPERATIONS, Decimal(1))),
-    bulk=MappingProxyType(dict.fromkeys(OPERATIONS, BULK_MAX)),
+    limits={None: (Window(60, 1_000),)},
+    credits=dict.fromkeys(OPERATIONS, Decimal(1)),
+    bulk=dict.fromkeys(OPERATIONS, BULK_MAX),
 )
 
 
-@provider("pdl", contract=CONTRACT)
+PRIORS: Final = {"person": 0.9, "person.email": 0.85, "company": 0.9}
+"""Its addresses are not checked."""
+
+
+@provider("pdl", priors=PRIORS, contract=CONTRACT)
 class PeopleDataLabs:
     """One key of People Data Labs."""
 
@@ -67,7 +68,7 @@ class PeopleDataLabs:
     def __init__(self, connections: Connections, settings: ProviderSettings) -> None:
         self._connections = connections
         self._base_url = (settings.base_url or CONTRACT.base_url).rstrip("/")
-        self._key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._key = settings.api_key
 
     def cost_credits(self, operation: Operation) -> Decimal:
         """Return the price of a match."""
@@ -149,13 +150,14 @@ class PeopleDataLabs:
         return answers
 
     async def _send(self, path: str, asked: Mapping[str, Json]) -> Answer:
+        assert self._key is not None
         return await send(
             self._connections.http,
             "POST",
             self._base_url + path,
             provider="pdl",
             json=asked,
-            headers={"X-Api-Key": self._key or "", "Accept": "application/json"},
+            headers={"X-Api-Key": self._key.get_secret_value(), "Accept": "application/json"},
         )
 
 
