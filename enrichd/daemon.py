@@ -21,6 +21,7 @@ from enrichd.gateway.main import run_gateway
 from enrichd.handlers.registry import HANDLERS, load_handlers
 from enrichd.housekeeper.main import run_housekeeper
 from enrichd.logs import configure_logs, get_logger, register_secret
+from enrichd.processing.duty import Duty
 from enrichd.settings import Settings
 from enrichd.store import embedded, migrate
 from enrichd.supervisor.child import ChildSpec
@@ -52,7 +53,8 @@ def main() -> None:
     try:
         with database_of(settings) as overrides:
             import_everything()
-            sys.exit(WorkerManager(lambda: fleet(overrides)).run())
+            duty = Duty.new()
+            sys.exit(WorkerManager(lambda: fleet(overrides, duty)).run())
     except EnrichdError as error:
         log.critical("start_failed", reason=error.message, hint=error.hint)
         sys.exit(CONFIGURATION_ERROR if isinstance(error, Invalid) else 1)
@@ -89,17 +91,19 @@ def set_up_logs(settings: Settings) -> None:
         log.warning("configuration_warning", text=warning)
 
 
-def fleet(overrides: Mapping[str, str]) -> Fleet:
+def fleet(overrides: Mapping[str, str], duty: Duty | None = None) -> Fleet:
     """Return what to run, by the configuration as it is now: also called at each reload."""
     settings = Settings.load(overrides=overrides)
     if settings.database_url is None:
         raise InvalidSetting("DATABASE_URL is gone; the embedded server needs a new start")
     return Fleet(
-        worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link, slot)),
+        worker=ChildSpec("worker", lambda link, slot: run_worker(settings, link, slot, duty)),
         others=(
             # First at a reload, since what it needs may not be there: a free port.
             ChildSpec("gateway", lambda link, slot: run_gateway(settings, link, slot)),
-            ChildSpec("housekeeper", lambda link, slot: run_housekeeper(settings, link, slot)),
+            ChildSpec(
+                "housekeeper", lambda link, slot: run_housekeeper(settings, link, slot, duty)
+            ),
         ),
         worker_count=settings.worker_count,
         worker_max_count=settings.worker_max_count,

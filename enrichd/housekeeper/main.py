@@ -16,6 +16,7 @@ from enrichd.housekeeper.load import report_load
 from enrichd.housekeeper.sweeping import sweep_forever
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
+from enrichd.processing.duty import Duty
 from enrichd.processing.link import Link
 from enrichd.processing.pauses import backoff
 from enrichd.queue.manager import JobQueueManager
@@ -35,19 +36,22 @@ LOAD_S = 2.0
 log = get_logger("housekeeper")
 
 
-def run_housekeeper(settings: Settings, link: socket.socket, slot: int) -> int:
+def run_housekeeper(
+    settings: Settings, link: socket.socket, slot: int, duty: Duty | None = None
+) -> int:
     """Be the housekeeper child; return the exit code."""
     metrics.start(slot)
-    return run_child("housekeeper", lambda: Housekeeper(settings, link).run())
+    return run_child("housekeeper", lambda: Housekeeper(settings, link, duty).run())
 
 
 class Housekeeper:
     """Looks, wakes, promotes, rescues, sweeps."""
 
-    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+    def __init__(self, settings: Settings, sock: socket.socket, duty: Duty | None = None) -> None:
         dsn = settings.dsn
         self._settings = settings
         self._sock = sock
+        self._duty = duty
         self._database = Database(dsn, name="enrichd housekeeper", is_pooler=settings.is_pooler)
         # Of its own, so that a long prune holds up nothing.
         self._sweeping = self._database.sibling("sweep")
@@ -104,8 +108,13 @@ class Housekeeper:
     def _hint(self, jobs: int) -> None:
         """Pass a hint on at once; what it does not reach, the next look does."""
         self._last_job = asyncio.get_running_loop().time()
-        if self._idle_workers:
+        if self._idle_workers and not self._is_heard(jobs):
             self._wake(jobs)
+
+    def _is_heard(self, jobs: int) -> bool:
+        """Say whether a worker hears such a hint itself and can do all that it speaks of."""
+        is_for_one = jobs <= self._settings.max_concurrent_jobs
+        return is_for_one and self._duty is not None and self._duty.is_taken()
 
     def _wake(self, jobs: int) -> None:
         per_worker = self._settings.max_concurrent_jobs

@@ -23,6 +23,7 @@ from enrichd.domain.retries import RetryRule
 from enrichd.errors import Invalid, NotMigrated, Unavailable
 from enrichd.logs import get_logger
 from enrichd.processing.bounds import Limits, Report
+from enrichd.processing.ear import Ear
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.pauses import backoff
 from enrichd.processing.plan import Plan
@@ -35,6 +36,7 @@ from enrichd.store.database import Database
 from enrichd.store.jobs import TURN_BYTES_MAX, TURN_ROWS_MAX, Ended
 
 if TYPE_CHECKING:
+    from enrichd.processing.duty import Duty
     from enrichd.providers.roster import Providers
 
 PREFETCH_MAX = 500
@@ -79,6 +81,7 @@ class JobProcessor:
         only_lanes: frozenset[str] | None = None,
         on_identity: Callable[[UUID], None] = ignore,
         on_idle: Callable[[bool], None] = ignore,
+        duty: Duty | None = None,
     ) -> None:
         self.worker_id: UUID = uuid7()
         self.report = Report()
@@ -110,6 +113,7 @@ class JobProcessor:
         self._on_identity = on_identity
         self._on_idle = on_idle
         self._is_idle = False
+        self._ear = Ear(hot, duty, self._hear) if duty is not None else None
         self._limits = Limits()
         self._started = 0.0
 
@@ -154,9 +158,12 @@ class JobProcessor:
 
     def wake(self) -> None:
         """Look for jobs now: somebody says there are some."""
+        self._is_idle = False  # Whoever wakes us takes us for busy until we say idle again.
+        self._hear()
+
+    def _hear(self) -> None:
         self._plan.forget_empty()
         self._has_looked_idle = False
-        self._is_idle = False  # Whoever wakes us takes us for busy until we say idle again.
         self._woken.set()
 
     async def _run(self) -> None:
@@ -288,16 +295,19 @@ class JobProcessor:
         finally:
             self._is_turning = False
             self._turns += 1
-        self._turned_at = clock()
+        self._turned_at = ended_at = clock()
+        if worker_id == self.worker_id:
+            self._take_in(turn.claimed)
+            if is_idle and turn.claimed:
+                await asyncio.sleep(0)  # The jobs begin now, and the books are kept after that.
         self._count(batch, turn.lost)
-        metrics.turn(clock() - began, turn.claimed, batch, turn.lost)
+        metrics.turn(ended_at - began, turn.claimed, batch, turn.lost)
         if worker_id != self.worker_id:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
-        self._take_in(turn.claimed)
         if turn.has_claimed and room:
             self._plan.note(room, len(turn.claimed), next_look_s=self._poll_interval_s, hints=hints)
             self._has_looked_idle = is_idle and not turn.claimed
-            self._adapt_prefetch(clock() - began)
+            self._adapt_prefetch(ended_at - began)
         return bool(turn.claimed or self._ended)
 
     def _take_ended(self) -> list[Ended]:
@@ -372,7 +382,28 @@ class JobProcessor:
             longest_s = min(longest_s, pause_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(longest_s, 0.0) if longest_s < 1e6 else None):
-                await self._woken.wait()
+                await self._hear_or_wait(has_room=pause_s is not None)
+
+    async def _hear_or_wait(self, *, has_room: bool) -> None:
+        """Wait to be woken; with room, by a hint that this worker hears itself too."""
+        if self._ear is None or not has_room:
+            self._rest()
+            await self._woken.wait()
+            return
+        try:
+            if await self._ear.open():
+                self._hear()
+            await self._woken.wait()
+        except Unavailable as error:
+            log.debug("listen_failed", reason=error.message)
+            await self._woken.wait()
+        finally:
+            self._ear.shut()
+
+    def _rest(self) -> None:
+        """Leave the hints to another worker."""
+        if self._ear is not None:
+            self._ear.rest()
 
     def _time_left_s(self) -> float:
         if self._limits.timeout_s is None:
@@ -386,6 +417,7 @@ class JobProcessor:
 
         With PostgreSQL away longer than the grace, the jobs are left to be rescued.
         """
+        self._rest()
         self._give_back(self._runners.empty())
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -9,6 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import LiteralString
 
+import psycopg
+from psycopg import Notify
+
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.store.database import Connection, connect, translated
@@ -17,10 +20,13 @@ SELF_TEST_S = 30.0
 RECONNECT_S = 1.0
 
 LISTEN: LiteralString = "listen enrichd"
+UNLISTEN: LiteralString = "unlisten enrichd"
 
 # Without a write in its transaction a NOTIFY costs no WAL flush, and commits that notify run one at
 # a time in the whole cluster: so it is a statement of its own, after the commit.
 NOTIFY: LiteralString = "select pg_notify('enrichd', %(payload)s)"
+
+TEST = "test"
 
 log = get_logger("queue")
 
@@ -28,6 +34,40 @@ log = get_logger("queue")
 async def notify(conn: Connection, *, jobs: int) -> None:
     """Hint that jobs became ready; send it after the commit, outside any transaction."""
     await conn.execute(NOTIFY, {"payload": str(jobs)})
+
+
+async def start(conn: Connection, on_notify: Callable[[Notify], None]) -> None:
+    """Listen on a connection that is used for statements too.
+
+    `on_notify` is called when a statement's answer brings notifications, or `take` does.
+    """
+    conn.add_notify_handler(on_notify)
+    await conn.execute(LISTEN)
+
+
+async def stop(conn: Connection, on_notify: Callable[[Notify], None]) -> None:
+    """Listen no more."""
+    await conn.execute(UNLISTEN)
+    conn.remove_notify_handler(on_notify)
+
+
+def take(conn: Connection) -> bool:
+    """Take what came on a connection that nobody waits on; False when it is at its end."""
+    try:
+        conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    while notice := conn.pgconn.notifies():
+        if conn.pgconn.notify_handler:
+            conn.pgconn.notify_handler(notice)
+    return True
+
+
+def jobs_in(notice: Notify) -> int:
+    """Return how many jobs a notification speaks of; 0 for a self-test."""
+    # Anybody may notify: "²" is a digit and no number, and int() refuses long ones.
+    number = notice.payload[:9]
+    return 0 if notice.payload == TEST else int(number) if number.isdecimal() else 1
 
 
 async def listen(dsn: str, on_hint: Callable[[int], None]) -> None:
@@ -58,14 +98,12 @@ async def hear(conn: Connection, on_hint: Callable[[int], None]) -> None:
     on_hint(1)  # Something may have come while nobody listened.
     while True:
         has_heard = False
-        async for hint in conn.notifies(timeout=SELF_TEST_S, stop_after=None):
+        async for notice in conn.notifies(timeout=SELF_TEST_S, stop_after=None):
             has_heard = True
-            if hint.payload != "test":
-                # Anybody may notify: "²" is a digit and no number, and int() refuses long ones.
-                number = hint.payload[:9]
-                on_hint(int(number) if number.isdecimal() else 1)
+            if notice.payload != TEST:
+                on_hint(jobs_in(notice))
         if not has_heard:
-            await conn.execute(NOTIFY, {"payload": "test"})
+            await conn.execute(NOTIFY, {"payload": TEST})
             async for _ in conn.notifies(timeout=5.0, stop_after=1):
                 has_heard = True
             if not has_heard:

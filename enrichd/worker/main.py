@@ -15,6 +15,7 @@ from pathlib import Path
 from enrichd import metrics
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
+from enrichd.processing.duty import Duty
 from enrichd.processing.link import Link
 from enrichd.processing.processor import JobProcessor
 from enrichd.processing.wiring import Runtime
@@ -30,13 +31,13 @@ RECORD_S = 10.0
 log = get_logger("worker")
 
 
-def run_worker(settings: Settings, link: socket.socket, slot: int) -> int:
+def run_worker(settings: Settings, link: socket.socket, slot: int, duty: Duty | None = None) -> int:
     """Be a worker child; return the exit code."""
     metrics.start(slot)
-    return run_child("worker", lambda: work(settings, link))
+    return run_child("worker", lambda: work(settings, link, duty))
 
 
-async def work(settings: Settings, sock: socket.socket) -> int:
+async def work(settings: Settings, sock: socket.socket, duty: Duty | None) -> int:
     """Run jobs until told to leave."""
     hot, control = (
         Database(settings.dsn, name=f"enrichd worker {purpose}", is_pooler=settings.is_pooler)
@@ -56,6 +57,7 @@ async def work(settings: Settings, sock: socket.socket) -> int:
             grace_s=settings.job_timeout_s + TIMEOUT_EXTRA_S,
             on_identity=lambda worker_id: link.say(f"id {worker_id}\nready"),
             on_idle=lambda is_idle: link.say("idle" if is_idle else "busy"),
+            duty=None if settings.is_pooler else duty,
         )
         try:
             async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
