@@ -40,6 +40,10 @@ PERSON: Final = frozenset(
     {Operation.FIND_EMAIL, Operation.ENRICH_PERSON, Operation.FIND_SOCIAL_PROFILES}
 )
 OPERATIONS: Final = PERSON | {Operation.ENRICH_COMPANY}
+PERSON_INPUTS: Final = (
+    *("first_name", "last_name", "full_name", "address"),
+    *("company_name", "domain", "linkedin_url"),
+)
 BULK_MAX: Final = 10
 VENDORS_CREDITS_MAX: Final = Decimal(10)
 """Kept back for a call that asks Apollo's vendors; what they charge is only known afterwards."""
@@ -80,6 +84,13 @@ class Apollo:
 
     provider_id: ClassVar[str]
     operations: ClassVar[frozenset[Operation]] = OPERATIONS
+    one_record: ClassVar[frozenset[Operation]] = PERSON
+    """What is answered with all there is of a person: after a match the others add nothing."""
+    inputs: ClassVar[Mapping[Operation, Sequence[str]]] = {
+        **dict.fromkeys(PERSON, PERSON_INPUTS),
+        Operation.ENRICH_COMPANY: ("domain",),
+    }
+    """The parts of a lead that are sent."""
     asks_vendors: ClassVar[bool] = False
     """Whether to ask Apollo's waterfall for an email: dearer, and some vendors bill misses."""
 

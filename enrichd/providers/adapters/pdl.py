@@ -7,6 +7,7 @@ for (`min_likelihood`). Questions go as bodies: a name does not belong into a pr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from enrichd.domain.facts import Json
-from enrichd.errors import ProviderError, ProviderGarbled, ProviderRejected
+from enrichd.errors import ProviderError, ProviderGarbled, ProviderRejected, ProviderThrottled
 from enrichd.providers.adapters import pdl_shape as shape
 from enrichd.providers.adapters.json_parts import body_of, credits, mapping, object_of, shared_out
 from enrichd.providers.adapters.pdl_headers import reset_after_s, standing_of
@@ -27,7 +28,13 @@ PERSON: Final = frozenset(
     {Operation.FIND_EMAIL, Operation.ENRICH_PERSON, Operation.FIND_SOCIAL_PROFILES}
 )
 OPERATIONS: Final = PERSON | {Operation.ENRICH_COMPANY}
+PERSON_INPUTS: Final = (
+    *("first_name", "last_name", "full_name", "address"),
+    *("company_name", "domain", "linkedin_url", "phone", "location"),
+)
 BULK_MAX: Final = 100
+ONE_BY_ONE_S: Final = 30.0
+"""How long a bulk call may take that is made of single ones; the rest comes later."""
 MIN_LIKELIHOOD: Final = 6
 """Below it a fact would count as a guess, and cost as much."""
 REQUIRED: Final[Mapping[Operation, str]] = {
@@ -64,6 +71,13 @@ class PeopleDataLabs:
 
     provider_id: ClassVar[str]
     operations: ClassVar[frozenset[Operation]] = OPERATIONS
+    one_record: ClassVar[frozenset[Operation]] = PERSON
+    """What is answered with all there is of a person: after a match the others add nothing."""
+    inputs: ClassVar[Mapping[Operation, Sequence[str]]] = {
+        **dict.fromkeys(PERSON, PERSON_INPUTS),
+        Operation.ENRICH_COMPANY: ("company",),
+    }
+    """The parts of a lead that are sent."""
 
     def __init__(self, connections: Connections, settings: ProviderSettings) -> None:
         self._connections = connections
@@ -139,8 +153,13 @@ class PeopleDataLabs:
     ) -> list[Found | ProviderError]:
         """Ask one after the other; at the first sign that all will fail, fail the rest alike."""
         answers: list[Found | ProviderError] = []
+        ends_at = time.monotonic() + ONE_BY_ONE_S
         for query in queries:
             try:
+                if time.monotonic() > ends_at:
+                    raise ProviderThrottled(
+                        "pdl takes companies one by one", provider="pdl", retry_after_s=1.0
+                    )
                 answers.append(await self.call(operation, query))
             except (ProviderRejected, ProviderGarbled) as error:
                 answers.append(error)

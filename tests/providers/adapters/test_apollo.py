@@ -33,6 +33,7 @@ from enrichd.providers.base import REGISTERED, Asynchronous, Bulk, Found, Operat
 from enrichd.providers.client import Connections, common_limits
 from enrichd.providers.contracts import Window, WindowSeen
 from enrichd.providers.dns import Resolver
+from enrichd.providers.questions import cache_key
 from enrichd.providers.web import WebFetcher
 from tests.support.providers import faults
 from tests.support.providers.apollo import (
@@ -381,6 +382,16 @@ async def test_its_contract_says_what_is_documented(adapter):
     assert {adapter.cost_credits(one) for one in OPERATIONS} == {Decimal(1)}
     assert isinstance(adapter, Bulk)
     assert isinstance(adapter, Asynchronous)
+
+
+async def test_two_leads_share_an_answer_if_what_is_sent_of_them_is_the_same(adapter):
+    def key(operation: Operation, about: Lead) -> bytes:
+        return cache_key(adapter, "apollo", operation, about)
+
+    assert key(FIND, lead(ADA_EMAIL, title="CEO")) == key(FIND, lead(ADA_EMAIL, phone="+1"))
+    assert key(FIND, lead(ADA_EMAIL)) != key(FIND, lead("bela@northwind.example"))
+    assert key(FIND, NAMED) != key(FIND, FULL)
+    assert key(COMPANY, FULL) == key(COMPANY, lead(domain="northwind.example", companyName="N"))
 
 
 # Several questions.

@@ -23,6 +23,7 @@ from enrichd.errors import (
     ProviderThrottled,
 )
 from enrichd.providers import client as client_module
+from enrichd.providers.adapters import pdl as pdl_module
 from enrichd.providers.adapters.pdl import (
     BULK_MAX,
     CONTRACT,
@@ -32,6 +33,7 @@ from enrichd.providers.adapters.pdl import (
 )
 from enrichd.providers.base import REGISTERED, Asynchronous, Bulk, Found, Operation
 from enrichd.providers.contracts import Standing, Window, WindowSeen
+from enrichd.providers.questions import cache_key
 from tests.support.providers import faults
 from tests.support.providers.asking import (
     ADA,
@@ -476,6 +478,25 @@ async def test_one_by_one_stops_where_all_would_fail():
 
         assert [type(one) for one in answers] == [Found] + [ProviderExhausted] * 3
         assert pdl.calls[COMPANY] == 2
+
+
+async def test_one_by_one_ends_in_time_and_keeps_what_was_paid(monkeypatch):
+    monkeypatch.setattr(pdl_module, "ONE_BY_ONE_S", -1.0)
+    async with fake_pdl(has_company_bulk=False) as pdl, adapter_of(pdl) as adapter:
+        answers = await adapter.call_many(FIRM, [lead(domain="a.example")] * 2)
+
+        assert [type(one) for one in answers] == [ProviderThrottled] * 2
+        assert pdl.credits_spent == 0
+
+
+async def test_two_leads_share_an_answer_if_what_is_sent_of_them_is_the_same(adapter):
+    def key(operation: Operation, about: Lead) -> bytes:
+        return cache_key(adapter, "pdl", operation, about)
+
+    assert key(FIND, lead(ADA_EMAIL, title="CEO")) == key(FIND, lead(ADA_EMAIL))
+    assert key(FIND, lead(ADA_EMAIL)) != key(FIND, lead("bela@northwind.example"))
+    assert key(FIND, NAMED) != key(FIND, FULL)
+    assert key(FIRM, FULL) == key(FIRM, lead(domain="northwind.example"))
 
 
 async def test_a_bulk_call_that_fails_is_every_questions_failure(pdl, adapter):
