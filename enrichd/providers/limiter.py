@@ -34,6 +34,8 @@ LATENCY_WEIGHT: Final = 0.1
 # A month's quota is no rate: a window this long is somebody else's number.
 WINDOW_S_MAX: Final = 7 * 86_400
 CALLS_MAX: Final = 1_000_000_000
+# Nobody stops a provider for longer by one answer.
+RETRY_AFTER_S_MAX: Final = 86_400.0
 
 log = get_logger("providers")
 
@@ -86,7 +88,10 @@ class RateLimiter:
         key = bucket, operation.value
         news = [told for seen in (standing.windows if standing else ()) if (told := usable(seen))]
         news = [told for told in news if self._is_news(key, told, now)]
+        if retry_after_s is not None and not retry_after_s > 0:  # not a number is not above 0
+            retry_after_s = None
         if retry_after_s is not None:
+            retry_after_s = min(retry_after_s, RETRY_AFTER_S_MAX)
             # Twenty calls that were under way are refused together: one message is enough.
             until = now + retry_after_s
             if until < self._paused_until.get(key, 0.0) + TELL_S / 2:

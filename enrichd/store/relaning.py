@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import LiteralString
 from uuid import UUID
 
-from psycopg.rows import dict_row
-
 from enrichd.store.database import Connection
 
 
@@ -68,16 +66,18 @@ RELANE: LiteralString = """
                target.provider_id
           from looked
          cross join lateral (
-               select name as provider_id
-                 from jsonb_array_elements_text(
+               select named.name #>> '{}' as provider_id
+                 from jsonb_array_elements(
                           case when jsonb_typeof(looked.fallbacks) = 'array'
                                then looked.fallbacks else '[]' end)
                           with ordinality as named(name, place)
-                 left join enrichment_provider_state as state on state.provider_id = name
+                 left join enrichment_provider_state as state
+                   on state.provider_id = named.name #>> '{}'
                 where coalesce(state.breaker, 'closed') <> 'open'
                   and (state.blocked_until is null or state.blocked_until <= now())
-                  and name <> looked.provider_id
-                  and length(name) between 1 and 100
+                  and jsonb_typeof(named.name) = 'string'
+                  and named.name #>> '{}' <> looked.provider_id
+                  and length(named.name #>> '{}') between 1 and 100
                 order by place
                 limit 1) as target
     ),
@@ -128,19 +128,17 @@ async def relane(conn: Connection, *, limit: int = 500, place: Place | None = No
     Looks at `limit` jobs at most, from `place` on: hand in the `next_place` of the last answer.
     """
     after = place or NOWHERE
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            RELANE,
-            {
-                "limit": limit,
-                "provider_id": after.provider_id,
-                "priority": after.priority,
-                "fair_rank": after.fair_rank,
-                "job_id": after.job_id,
-            },
-        )
-        row = await cursor.fetchone()
+    cursor = await conn.execute(
+        RELANE,
+        {
+            "limit": limit,
+            "provider_id": after.provider_id,
+            "priority": after.priority,
+            "fair_rank": after.fair_rank,
+            "job_id": after.job_id,
+        },
+    )
+    row = await cursor.fetchone()
     assert row is not None
-    is_full = row["jobs"] >= limit
-    found = Place(row["provider_id"], row["priority"], row["fair_rank"], row["id"])
-    return Relaned(row["count"], found if is_full else None)
+    moved, *last, looked = row
+    return Relaned(moved, Place(*last) if looked >= limit else None)
