@@ -29,6 +29,7 @@ from enrichd.metrics.series import free_bytes
 from enrichd.store.health import QueueFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+BREAKER_VALUES = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
 log = get_logger("gateway")
 
@@ -129,11 +130,16 @@ def queue_families(figures: QueueFigures) -> Iterator[Family]:
         ages[name] = max(ages[name], age_s)
     blocked: dict[tuple[str, ...], float] = dict.fromkeys(ages, 0.0)
     blocked |= {(metrics.bounded("lane", lane),): 1.0 for lane in figures.blocked_lanes}
+    breakers: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for credential, breaker in figures.breakers:
+        name = (metrics.bounded("provider", credential.partition("#")[0]),)
+        breakers[name] = max(breakers[name], BREAKER_VALUES[breaker])
     live = [count for count in figures.workers if count.state not in ("dead", "silent")]
     yield family(declared.QUEUE_DEPTH, depths)
     yield family(declared.OLDEST_READY_AGE, ages)
     yield family(declared.OLDEST_DUE_AGE, {(): figures.oldest_due_s})
     yield family(declared.LANE_BLOCKED, blocked)
+    yield family(declared.PROVIDER_BREAKER, breakers)
     yield family(declared.WORKERS, {(c.state,): c.workers for c in figures.workers})
     yield family(declared.WORKER_SLOTS, {(): sum(count.slots for count in live)})
     yield family(declared.WORKER_SLOTS_USED, {(): sum(count.running for count in live)})

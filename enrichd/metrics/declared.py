@@ -125,6 +125,11 @@ OLDEST_DUE_AGE = _gauge(
 LANE_BLOCKED = _gauge(
     "lane_blocked", "1 while a provider is paused or its breaker is open.", "lane"
 )
+PROVIDER_BREAKER = _gauge(
+    "provider_breaker",
+    "A provider's breaker, the worst of its keys: 0 closed, 1 half open, 2 open.",
+    "provider",
+)
 WORKERS = _gauge(
     "workers", "Worker processes of all hosts; silent ones have missed their heartbeats.", "state"
 )
@@ -146,6 +151,7 @@ ASKED: tuple[Metric, ...] = (
     OLDEST_READY_AGE,
     OLDEST_DUE_AGE,
     LANE_BLOCKED,
+    PROVIDER_BREAKER,
     WORKERS,
     WORKER_SLOTS,
     WORKER_SLOTS_USED,

@@ -112,7 +112,7 @@ def db_error(sqlstate: str | None) -> None:
 
 
 def provider_called(provider: str, outcome: str, seconds: float) -> None:
-    """Count a provider's answer: found, nothing, down, throttled, denied or garbled."""
+    """Count a provider's answer: found, nothing, pending, down, throttled …"""
     if book.is_on:
         name = bounded("provider", provider)
         book.add(declared.PROVIDER_CALLS, (name, bounded("outcome", outcome)))

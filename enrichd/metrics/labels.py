@@ -16,7 +16,17 @@ NAME_LENGTH_MAX = 60
 OTHER = "other"
 
 _fixed: dict[str, tuple[str, ...]] = {
-    "outcome": ("found", "nothing", "down", "throttled", "denied", "garbled"),
+    "outcome": (
+        "found",
+        "nothing",
+        "pending",
+        "down",
+        "throttled",
+        "denied",
+        "garbled",
+        "rejected",
+        "suppressed",
+    ),
     "sqlstate_class": ("08", "22", "23", "25", "40", "42", "53", "54", "55", "57", "58", "none"),
     "role": ("worker", "housekeeper", "gateway"),
     "status": ("2xx", "3xx", "4xx", "5xx"),

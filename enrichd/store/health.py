@@ -127,6 +127,13 @@ BLOCKED: LiteralString = """
      limit 1000
 """
 
+BREAKERS: LiteralString = """
+    select provider_id, breaker
+      from enrichment_provider_state
+     order by breaker = 'closed', provider_id
+     limit 1000
+"""
+
 WORKER_STATES: LiteralString = """
     select case when state <> 'dead'
                  and heartbeat_at <= now() - make_interval(secs => %(worker_timeout_s)s)
@@ -166,6 +173,8 @@ class QueueFigures:
     oldest_due_s: float
     """For how long the oldest due job has waited to be made ready; 0 when none is due."""
     blocked_lanes: Sequence[str]
+    breakers: Sequence[tuple[str, str]]
+    """(credential, breaker) of every credential that was ever used or troubled."""
     workers: Sequence[WorkerCount]
 
 
@@ -178,6 +187,7 @@ async def queue_figures(conn: Connection, *, worker_timeout_s: float) -> QueueFi
     due = await (await conn.execute(OLDEST_DUE)).fetchone()
     assert due is not None
     blocked = await (await conn.execute(BLOCKED)).fetchall()
+    breakers = await (await conn.execute(BREAKERS)).fetchall()
     cursor = await conn.execute(WORKER_STATES, {"worker_timeout_s": worker_timeout_s})
     return QueueFigures(
         depths=[
@@ -187,5 +197,6 @@ async def queue_figures(conn: Connection, *, worker_timeout_s: float) -> QueueFi
         oldest_ready_s=[(lane, age_s) for lane, _, age_s in ready],
         oldest_due_s=due[0] or 0.0,
         blocked_lanes=[lane for (lane,) in blocked],
+        breakers=[(credential, breaker) for credential, breaker in breakers],
         workers=[WorkerCount(*row) for row in await cursor.fetchall()],
     )

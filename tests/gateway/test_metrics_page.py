@@ -62,6 +62,7 @@ async def test_the_queue_by_lane_and_status(gateway, conn, known_providers):
     assert due_s is not None
     assert 30 <= due_s < 40
     assert value(page, "enrichd_lane_blocked", lane="hunter") == 1
+    assert value(page, "enrichd_provider_breaker", provider="hunter") == 2
     assert value(page, "enrichd_lane_blocked", lane="-") == 0
     assert value(page, "enrichd_workers", state="running") == 1
     assert "example.com" not in page
