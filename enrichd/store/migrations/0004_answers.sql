@@ -233,7 +233,7 @@ begin
                in_operations[asked.place], in_calls[asked.place], in_jobs[asked.place],
                now() + make_interval(secs => in_lease_s)
           from unnest(open) as asked(place)
-         order by in_workspaces[asked.place], in_keys[asked.place]
+         order by in_workspaces[asked.place], in_keys[asked.place], asked.place
             on conflict (workspace_id, cache_key) do update
            set outcome = case when kept.outcome = 'pending' and kept.asked_until <= now()
                               then null else kept.outcome end,
