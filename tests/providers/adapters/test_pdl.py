@@ -200,6 +200,22 @@ async def test_what_the_plan_hides_is_no_value():
     assert [(gap.field, gap.reason) for gap in found.missing] == [("email", "hidden_by_plan")]
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"work_email": True}, "hidden_by_plan"),
+        ({"emails": True}, "hidden_by_plan"),
+        ({"work_email": False, "emails": []}, "no_email"),
+        ({"emails": [{"address": "ada@mail.example.org", "type": "personal"}]}, "no_email"),
+    ],
+)
+async def test_a_missing_email_says_why(pdl, adapter, data, reason):
+    pdl.script(PERSON, faults.status(200, {"status": 200, "likelihood": 8, "data": data}))
+
+    found = await ask(adapter, FIND)
+    assert [(gap.field, gap.reason) for gap in found.missing] == [("email", reason)]
+
+
 async def test_everything_hidden_is_no_trouble(pdl, adapter):
     names = [*values_of((await ask(adapter)).facts)]
     assert names
