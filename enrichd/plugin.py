@@ -48,7 +48,6 @@ from enrichd.errors import (
 )
 from enrichd.handlers.context import Item, JobContext
 from enrichd.handlers.registry import TypedHandler, handler_of
-from enrichd.providers.adapters.json_parts import object_of
 from enrichd.providers.base import (
     Asynchronous,
     Bulk,
@@ -70,6 +69,7 @@ from enrichd.providers.contracts import (
     garbled,
     judge,
 )
+from enrichd.providers.json_parts import object_of
 from enrichd.settings.providers import ProviderSettings
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from enrichd.domain.facts import Json
 from enrichd.errors import ProviderError, ProviderGarbled, ProviderRejected
-from enrichd.providers.adapters.apollo_answers import (
+from enrichd.providers.apollo_answers import (
     REQUEST_ID,
     cost_of,
     costs_of,
@@ -24,7 +24,6 @@ from enrichd.providers.adapters.apollo_answers import (
     read_vendors,
     request_id_of,
 )
-from enrichd.providers.adapters.json_parts import body_of, mapping, number, object_of, words
 from enrichd.providers.base import Found, Operation, Pending, Query, provider
 from enrichd.providers.client import Answer, Connections, send
 from enrichd.providers.contracts import (
@@ -34,6 +33,7 @@ from enrichd.providers.contracts import (
     garbled,
     judge,
 )
+from enrichd.providers.json_parts import body_of, mapping, number, object_of, words
 from enrichd.settings.providers import ProviderSettings
 
 PERSON: Final = frozenset(

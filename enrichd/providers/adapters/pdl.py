@@ -16,12 +16,12 @@ import orjson
 
 from enrichd.domain.facts import Json
 from enrichd.errors import ProviderError, ProviderGarbled, ProviderRejected, ProviderThrottled
-from enrichd.providers.adapters import pdl_shape as shape
-from enrichd.providers.adapters.json_parts import body_of, credits, mapping, object_of, shared_out
-from enrichd.providers.adapters.pdl_headers import reset_after_s, standing_of
+from enrichd.providers import pdl_shape as shape
 from enrichd.providers.base import Found, Operation, Query, provider
 from enrichd.providers.client import Answer, Connections, send
 from enrichd.providers.contracts import Contract, Ending, Window, garbled, judge
+from enrichd.providers.json_parts import body_of, credits, mapping, object_of, shared_out
+from enrichd.providers.pdl_headers import reset_after_s, standing_of
 from enrichd.settings.providers import ProviderSettings
 
 PERSON: Final = frozenset(

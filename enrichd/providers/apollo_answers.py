@@ -10,11 +10,11 @@ from typing import Any, Final
 from enrichd.domain.facts import Json
 from enrichd.domain.leads import Lead
 from enrichd.errors import ProviderGarbled
-from enrichd.providers.adapters import apollo_shape as shape
-from enrichd.providers.adapters.json_parts import credits, mapping, mappings, shared_out
+from enrichd.providers import apollo_shape as shape
 from enrichd.providers.base import Found
 from enrichd.providers.client import Answer
 from enrichd.providers.contracts import Standing, WindowSeen, garbled
+from enrichd.providers.json_parts import credits, mapping, mappings, shared_out
 
 WINDOWS: Final = (("minute", 60), ("hourly", 3_600), ("24-hour", 86_400))
 

@@ -9,7 +9,8 @@ from enrichd.domain.email_verdicts import EmailVerification, Verdict
 from enrichd.domain.emails import Address, parse_address
 from enrichd.domain.facts import Fact, Json, Missing
 from enrichd.domain.leads import Lead
-from enrichd.providers.adapters.json_parts import (
+from enrichd.providers.checked_emails import checked_email
+from enrichd.providers.json_parts import (
     all_words,
     domain,
     facts_of,
@@ -22,7 +23,6 @@ from enrichd.providers.adapters.json_parts import (
     without_gaps,
     words,
 )
-from enrichd.providers.checked_emails import checked_email
 
 PLACEHOLDERS: Final = frozenset({"email_not_unlocked@domain.com"})
 """What stands in the place of an address that was not paid for."""

@@ -10,9 +10,9 @@ from typing import Final
 import orjson
 
 from enrichd.domain.facts import Json
-from enrichd.providers.adapters.json_parts import credits
 from enrichd.providers.client import RETRY_AFTER_S_MAX, Answer
 from enrichd.providers.contracts import Standing, WindowSeen
+from enrichd.providers.json_parts import credits
 
 HEADER_CHARS_MAX: Final = 1_000
 CALLS_MAX: Final = 1_000_000_000

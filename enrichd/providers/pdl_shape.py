@@ -12,7 +12,7 @@ from typing import Any, Final
 from enrichd.domain.emails import Address, parse_address
 from enrichd.domain.facts import Fact, Json, Missing
 from enrichd.domain.leads import Lead
-from enrichd.providers.adapters.json_parts import (
+from enrichd.providers.json_parts import (
     all_words,
     domain,
     facts_of,
