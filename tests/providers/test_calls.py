@@ -41,7 +41,7 @@ PERSON, COMPANY = Operation.ENRICH_PERSON, Operation.ENRICH_COMPANY
 
 
 def lead(**data: Any):
-    return lead_from(LeadInput(**(data or {"email": "ada@acme.test"})))
+    return lead_from(LeadInput(**(data or {"email": "ada@acme.com"})))
 
 
 def calls_of(providers: Providers, **options: Any) -> Calls:

@@ -227,7 +227,7 @@ async def test_past_its_deadline_the_owner_is_told_and_others_ask_anew(conn):
 
 async def test_an_answer_about_somebody_who_was_erased_meanwhile_is_not_kept(conn):
     pepper = await answers.pepper(conn)
-    hashed = email_hmac(pepper, "ada@acme.test")
+    hashed = email_hmac(pepper, "ada@acme.com")
     question = a_question()
     await begin(conn, question)
     await conn.execute(
