@@ -74,7 +74,7 @@ def test_stop_now_gives_what_runs_back_at_once(worker, database_url):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="60000") as child:
         child.wait_for_line("ready")
         (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
-        wait_for(lambda: status_count(database_url, "processing") == 1)
+        wait_for(lambda: query(database_url, "select 1 from enrichment_workers where running = 1"))
         child.say("stop_now")
         assert child.ended(3.0) == 0
         assert outcomes(database_url, job_id) == ["released"]
@@ -137,7 +137,7 @@ def test_a_stop_gives_one_that_retires_the_grace(worker, database_url, ending):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="500") as child:
         child.wait_for_line("ready")
         (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
-        wait_for(lambda: status_count(database_url, "processing") == 1)
+        wait_for(lambda: query(database_url, "select 1 from enrichment_workers where running = 1"))
         child.say("retire")
         draining = "select 1 from enrichment_workers where state = 'draining'"
         wait_for(lambda: query(database_url, draining))
