@@ -178,7 +178,7 @@ def company_facts(organization: Mapping[str, Any], certainty: float = 1.0) -> li
         ("annualRevenue", number(organization.get("annual_revenue"))),
         ("totalFunding", number(organization.get("total_funding"))),
         ("lastFundingStage", words(organization.get("latest_funding_stage"))),
-        ("lastFundingDate", words(organization.get("latest_funding_round_date"))),
+        ("lastFundingDate", _day(organization.get("latest_funding_round_date"))),
         ("phones", words(phone)),
         ("location.raw", words(organization.get("raw_address"))),
         ("location.street", words(organization.get("street_address"))),
@@ -197,6 +197,12 @@ def domain_of(organization: Mapping[str, Any]) -> str | None:
     """Return an organization's domain."""
     primary = domain(organization.get("primary_domain"))
     return primary or domain(organization.get("website_url"))
+
+
+def _day(value: Json) -> str | None:
+    """Return the date of a moment, in whose hours nobody is interested."""
+    line = words(value)
+    return line.partition("T")[0] if line else None
 
 
 def _profiles(record: Mapping[str, Any], networks: tuple[str, ...]) -> list[Json]:

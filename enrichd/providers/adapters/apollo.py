@@ -84,8 +84,6 @@ class Apollo:
 
     provider_id: ClassVar[str]
     operations: ClassVar[frozenset[Operation]] = OPERATIONS
-    one_record: ClassVar[frozenset[Operation]] = PERSON
-    """What is answered with all there is of a person: after a match the others add nothing."""
     inputs: ClassVar[Mapping[Operation, Sequence[str]]] = {
         **dict.fromkeys(PERSON, PERSON_INPUTS),
         Operation.ENRICH_COMPANY: ("domain",),
@@ -98,6 +96,14 @@ class Apollo:
         self._connections = connections
         self._base_url = (settings.base_url or CONTRACT.base_url).rstrip("/")
         self._key = settings.api_key
+
+    @property
+    def one_record(self) -> frozenset[Operation]:
+        """The operations answered with all there is of a person: after one the others add nothing.
+
+        The vendors' answer is an email alone.
+        """
+        return PERSON - {Operation.FIND_EMAIL} if self.asks_vendors else PERSON
 
     def cost_credits(self, operation: Operation) -> Decimal:
         """Return a match's price, that of the vendors if they are asked."""

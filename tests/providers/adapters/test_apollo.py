@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from enrichd.domain.email_verdicts import Verdict
+from enrichd.domain.lead_results import LeadResult
 from enrichd.domain.leads import Lead
+from enrichd.domain.payloads import EnrichmentType
 from enrichd.errors import (
     ProviderDenied,
     ProviderDown,
@@ -30,11 +32,14 @@ from enrichd.errors import (
 from enrichd.providers import client as client_module
 from enrichd.providers.adapters.apollo import BULK_MAX, CONTRACT, OPERATIONS, Apollo
 from enrichd.providers.base import REGISTERED, Asynchronous, Bulk, Found, Operation, Pending
+from enrichd.providers.calls import Calls
 from enrichd.providers.client import Connections, common_limits
 from enrichd.providers.contracts import Window, WindowSeen
 from enrichd.providers.dns import Resolver
 from enrichd.providers.questions import cache_key
+from enrichd.providers.waterfall import Search, enrich_lead
 from enrichd.providers.web import WebFetcher
+from tests.support.contexts import providers_of
 from tests.support.providers import faults
 from tests.support.providers.apollo import (
     BULK,
@@ -175,12 +180,28 @@ async def test_a_company_is_read_whole(apollo, adapter):
 
     company = values_of(found.facts, "company")
     assert (company["name"], company["domain"]) == ("Northwind", "northwind.example")
-    assert company["lastFundingStage"] == "Series B"
+    assert (company["lastFundingStage"], company["lastFundingDate"]) == ("Series B", "2023-06-01")
     assert company["phones"].startswith("+")
     assert company["technologies"]
     assert {"annualRevenue", "totalFunding", "foundedYear", "tags", "logoUrl"} <= set(company)
     assert {"location.street", "location.postalCode"} <= set(company)
     assert found.cost_credits == apollo.credits_spent == 1
+
+
+async def test_one_match_answers_all_that_is_wanted_of_a_lead(apollo, adapter):
+    async with providers_of(adapter) as providers:
+        result = await enrich_lead(
+            NAMED,
+            Search(tuple(EnrichmentType), ("apollo",)),
+            Calls(providers, workspace_id="default"),
+        )
+
+    assert isinstance(result, LeadResult)
+    assert result.outcome == "complete"
+    assert result.verification is not None
+    assert result.verification.verdict is Verdict.VALID
+    assert apollo.calls == {MATCH: 1}
+    assert apollo.credits_spent == 1
 
 
 async def test_the_address_that_was_not_unlocked_is_no_address(adapter):
