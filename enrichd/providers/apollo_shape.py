@@ -69,6 +69,8 @@ def person_facts(person: Mapping[str, Any], query: Lead) -> Iterator[Fact]:
     jobs = mappings(person.get("employment_history"))[:HISTORY_MAX]
     current = next((job for job in jobs if job.get("current") is True), {})
     headline = words(person.get("headline"))
+    # The customer's own copy in Apollo's CRM; only what Apollo works out itself is of use.
+    contact = mapping(person.get("contact"))
     said: list[tuple[str, Json]] = [
         ("providerIds.apollo", words(person.get("id"))),
         ("fullName", words(person.get("name"))),
@@ -89,7 +91,7 @@ def person_facts(person: Mapping[str, Any], query: Lead) -> Iterator[Fact]:
         ("location.city", words(person.get("city"))),
         ("location.region", words(person.get("state"))),
         ("location.country", words(person.get("country"))),
-        ("timeZone", words(person.get("time_zone"))),
+        ("timeZone", words(person.get("time_zone") or contact.get("time_zone"))),
         ("avatarUrl", web_address(person.get("photo_url"))),
         ("socialProfiles", _profiles(person, ("linkedin", "twitter", "github", "facebook"))),
         ("matchConfidence", certainty if told else None),

@@ -118,6 +118,8 @@ async def test_a_person_is_read_whole_and_its_employer_with_it(apollo, adapter):
         "https://twitter.com/adaquill",
     ]
     assert person["providerIds.apollo"]
+    assert person["timeZone"] == "Europe/Paris"
+    assert "stale@elsewhere.example" not in str(found.facts)
     assert {"location.city", "location.region", "location.country"} <= set(person)
     assert (company["name"], company["domain"]) == ("Northwind", "northwind.example")
     assert company["employeeCount"] >= 5
@@ -349,6 +351,31 @@ async def test_the_windows_are_as_the_headers_say_and_an_empty_one_is_none():
             (3_600, 200, 199),
             (86_400, 600, 599),
         ]
+
+
+async def test_all_windows_open_at_the_first_call_and_close_one_after_the_other():
+    now = 1_010.0
+    limits = {MATCH: windows((2, 60), (3, 3_600))}
+    async with (
+        fake_apollo(limits=limits, clock=lambda: now) as apollo,
+        adapter_of(apollo) as adapter,
+    ):
+
+        async def wait_s() -> float:
+            try:
+                await ask(adapter)
+            except ProviderThrottled as error:
+                return error.retry_after_s
+            return 0
+
+        waits = [await wait_s(), await wait_s(), await wait_s()]
+        now += 60
+        waits.append(await wait_s())
+        now += 3_540
+        waits.append(await wait_s())
+
+    # The third is one too many for the minute; it counts for the hour all the same.
+    assert waits == [0, 0, 60, 3_540, 0]
 
 
 @pytest.mark.parametrize("text", ["", "unlimited", "-1", "1e9", "9" * 5_000])

@@ -322,6 +322,21 @@ async def test_too_fast_says_when_by_the_servers_own_clock():
     assert company.is_match
 
 
+async def test_a_window_ends_with_the_minute_of_pdls_clock():
+    now = 600.0 + 50
+    async with (
+        fake_pdl(limits={PERSON: [Limit(1, 60)]}, clock=lambda: now) as pdl,
+        adapter_of(pdl) as adapter,
+    ):
+        await ask(adapter)
+        with pytest.raises(ProviderThrottled) as caught:
+            await ask(adapter)
+        now += caught.value.retry_after_s
+
+        assert caught.value.retry_after_s == pytest.approx(10, abs=1)
+        assert (await ask(adapter)).is_match
+
+
 @pytest.mark.parametrize(
     ("reset", "wait_s"),
     [

@@ -319,7 +319,11 @@ def person_words(person: world.Person) -> dict[str, Any]:
         "state": person.place.region,
         "city": person.place.city,
         "country": person.place.country,
-        "contact": {"id": "crm", "email": "stale@elsewhere.example"},
+        "contact": {
+            "id": "crm",
+            "email": "stale@elsewhere.example",
+            "time_zone": "Europe/Paris",
+        },
         "organization": company_words(person.company),
         "departments": [person.department],
         "subdepartments": [],
