@@ -42,7 +42,7 @@ from enrichd.providers.base import (
 )
 from enrichd.providers.call_ends import MAYBE_PAID, NO_CALL, CallEnd, end_of
 from enrichd.providers.contracts import Contract
-from enrichd.providers.later_answers import LaterAnswer
+from enrichd.providers.later_answers import LaterAnswer, come_again
 from enrichd.providers.limits import limits_in_force
 from enrichd.providers.questions import Question, cache_key
 from enrichd.providers.roster import BUILTIN, Providers, Shared
@@ -120,9 +120,12 @@ class Calls:
         shared = self.providers.shared
         if shared is None or provider_id == BUILTIN:
             return await self._ask_alone(source, operation, query)
-        claimed = await shared.answers.claim(self._question(source, operation, query))
+        question = self._question(source, operation, query)
+        claimed = await shared.answers.claim(question)
         if isinstance(claimed, Lease):
             return await self._put(shared, source, claimed, query, want_callback=want_callback)
+        if isinstance(claimed, Pending) and want_callback:
+            await come_again(shared.callbacks, question, claimed)
         return claimed or _busy(source)
 
     async def ask_many(
@@ -196,13 +199,15 @@ class Calls:
     ) -> Asked:
         """Put a question that only we may put now."""
         adapter, operation = source.adapter, lease.question.operation
-        async with Attempt(shared.answers, [lease]) as attempt:
-            ask = partial(self._ask_provider, shared, source, operation, attempt)
-            if isinstance(adapter, Asynchronous):
-                later = LaterAnswer(shared.callbacks, adapter, lease, query)
-                asked = await later.ask(ask, attempt, want_callback=want_callback)
-            else:
-                asked = await ask(partial(adapter.call, operation, query))
+        attempt = Attempt(shared.answers, [lease])
+        ask = partial(self._ask_provider, shared, source, operation, attempt)
+        if not isinstance(adapter, Asynchronous):
+            async with attempt:
+                return await ask(partial(adapter.call, operation, query))
+        later = LaterAnswer(shared.callbacks, adapter, lease, query)
+        async with attempt:
+            asked = await later.ask(ask, attempt, want_callback=want_callback)
+        await later.listen_no_more()
         return asked
 
     async def _put_many(

@@ -194,6 +194,22 @@ async def test_a_batch_takes_what_fits_in_its_order_and_smaller_ones_after_a_ref
     assert await cursor.fetchone() == (3,), "whoever may not ask holds no lease"
 
 
+async def test_who_comes_while_the_last_credit_is_being_taken_waits_and_is_refused(
+    conn, database_url
+):
+    await begun(conn, a_question("first"))
+    other = Database(database_url)
+    async with other.connection() as theirs:
+        async with conn.transaction():
+            assert await begun(conn, a_question("second"), day_cap=Decimal(2)) == "go"
+            late = asyncio.create_task(begun(theirs, a_question("third"), day_cap=Decimal(2)))
+            await asyncio.wait({late}, timeout=0.2)
+            assert not late.done()
+
+        assert await late == "would_exceed_daily_credits"
+    await other.close()
+
+
 async def test_what_costs_nothing_touches_no_counter(conn):
     assert await begun(conn, a_question("k", cost=0), day_cap=Decimal(0)) == "go"
 
