@@ -9,10 +9,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from typing import TypeVar
 from uuid import UUID
 
+from enrichd import metrics
 from enrichd.domain.jobs import CANCELLABLE, RETRYABLE, Claimed, Enqueued, JobStatus, NewJob
 from enrichd.domain.outcomes import JobError
 from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused, Unavailable
@@ -69,7 +70,8 @@ class JobQueueManager:
     async def enqueue(self, new: NewJob, *, conn: Connection | None = None) -> Enqueued:
         """Put one job on the queue; inside the caller's transaction when given a connection.
 
-        Raises InvalidPayload, naming every wrong field, before the database is asked.
+        Raises InvalidPayload, naming every wrong field, before the database is asked. Metrics count
+        what is committed here: on the caller's connection nobody knows whether it will be.
         """
         row = row_of(new)
         if conn is not None:
@@ -77,6 +79,8 @@ class JobQueueManager:
 
         async def and_hint(own: Connection) -> Enqueued:
             done = await jobs.enqueue(own, row)
+            if done.is_new:
+                metrics.enqueued([row.type])
             await self._hint(own, 1)
             return done
 
@@ -97,10 +101,19 @@ class JobQueueManager:
             return await storing(lambda: insert_all(conn, rows))
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
+            types: list[str] = []
+
+            def rows() -> Iterator[Row]:
+                for job in new:
+                    row = row_of(job)
+                    types.append(row.type)
+                    yield row
+
             async with own.transaction():
-                done = await insert_all(own, map(row_of, new))
+                done = await insert_all(own, rows())
                 point("before_enqueue_many", own)
             point("after_enqueue_many", own)
+            metrics.enqueued(compress(types, (job.is_new for job in done)))
             await self._hint(own, len(done))
             return done
 

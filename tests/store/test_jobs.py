@@ -578,6 +578,61 @@ async def test_the_copy_path_and_the_keyed_path_give_the_same_rows(conn, queue):
     assert list(map(timeless, rows_singly)) == list(map(timeless, rows_copied))
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_the_statement_for_one_job_stores_what_the_function_does(conn, queue, key):
+    """The first of a lane goes by the function, the others by the statement."""
+    new = NewJob(
+        "email_validation",
+        {"emails": ["tab\t", "quo'te", "back\\slash", "née 𝄞"] * 10},
+        workspace_id='a "b" {c},\\N',
+        priority=2,
+        provider_id="hunter",
+        max_retries=0,
+        tags=["a,b", 'quo"te', "null"],
+        webhook_url="https://example.com/?q='%20",
+        idempotency_key=key,
+    )
+    keys = [key and f"{key}{place}" for place in range(3)]
+    done = [await queue.enqueue(NewJob(**{**fields(new), "idempotency_key": key})) for key in keys]
+
+    rows = [timeless(await columns_of(conn, job.id)) for job in done]
+    assert [row.pop("fair_rank") for row in rows] == [4, 8, 12]
+    assert [row.pop("id") for row in rows] == [job.id for job in done]
+    assert [row.pop("idempotency_key") for row in rows] == keys
+    assert rows[0] == rows[1] == rows[2]
+
+
+async def test_one_job_after_the_other_ranks_behind_its_own_and_behind_what_was_claimed(
+    conn, queue
+):
+    await queue.enqueue(an_email_job())
+    await conn.execute("update enrichment_lanes set vtime = 40")
+    done = [
+        await queue.enqueue(an_email_job(workspace_id=workspace))
+        for workspace in ("default", "default", "other")
+    ]
+
+    assert [(await columns_of(conn, job.id))["fair_rank"] for job in done] == [41, 42, 41]
+
+
+async def test_a_ready_job_is_one_statement_that_is_prepared_once(conn):
+    """Whatever the size of its numbers: psycopg has a type for each, and a statement for each."""
+    counting = (
+        "select count(*), sum(generic_plans + custom_plans) from pg_prepared_statements"
+        " where statement like '%%lane.floor_rank%%' and statement not like '%%pg_prepared%%'"
+    )
+    await jobs.enqueue(conn, row_of(an_email_job()))
+    before = await (await conn.execute(counting)).fetchone()
+    for max_retries, leads in [(0, 1), (100, 700), (3, 10_000)]:
+        payload = {"leadIds": [str(place) for place in range(leads)], "providerId": "builtin"}
+        await jobs.enqueue(
+            conn, row_of(NewJob("batch_lead_enrichment", payload, max_retries=max_retries))
+        )
+
+    after = await (await conn.execute(counting)).fetchone()
+    assert (before, after) == ((1, 1), (1, 4))
+
+
 def fields(new: NewJob) -> dict[str, object]:
     return {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
 
