@@ -31,6 +31,7 @@ CAP_CHANGE: Final = 0.25
 # Another's word, or a breaker's, may have replaced ours.
 CAP_AGAIN_S: Final = 30.0
 LATENCY_WEIGHT: Final = 0.1
+POOLS_MAX: Final = 1000
 # A month's quota is no rate: a window this long is somebody else's number.
 WINDOW_S_MAX: Final = 7 * 86_400
 CALLS_MAX: Final = 1_000_000_000
@@ -114,6 +115,9 @@ class RateLimiter:
                 )
         except Unavailable as error:
             log.debug("limits_not_told", bucket=bucket, reason=error.message)
+        if retry_after_s is not None:
+            # What was given while the message was under way is early as well.
+            self._pool(bucket, operation).pause(self._paused_until[key])
 
     async def observed(self, bucket: str, operation: Operation, seconds: float) -> None:
         """Learn how long a call took, so that no more jobs are claimed than the rate feeds.
@@ -121,8 +125,9 @@ class RateLimiter:
         Costs a round trip at most once a second, when the cap changed by a quarter. Never raises.
         """
         known_s = self._latency_s.get(bucket, seconds)
-        self._latency_s[bucket] = known_s + (seconds - known_s) * LATENCY_WEIGHT
-        cap = self._inflight_cap(bucket, operation)
+        known_s += (seconds - known_s) * LATENCY_WEIGHT
+        self._latency_s[bucket] = known_s
+        cap = self._inflight_cap(bucket, operation, known_s)
         now = asyncio.get_running_loop().time()
         reported, reported_at = self._caps.get(bucket, (0, float("-inf")))
         is_same = abs(cap - reported) < max(reported * CAP_CHANGE, 1)
@@ -149,6 +154,7 @@ class RateLimiter:
         key = bucket, operation.value
         pool = self._pools.get(key)
         if pool is None:
+            self._forget_idle()
 
             async def ask(
                 windows: Sequence[WindowRow],
@@ -179,6 +185,14 @@ class RateLimiter:
             pool = self._pools[key] = PermitPool(ask, self._clock, bucket=bucket)
         return pool
 
+    def _forget_idle(self) -> None:
+        """Keep memory bounded, however many workspaces bring their own keys."""
+        if len(self._pools) < POOLS_MAX:
+            return
+        self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_idle}
+        for memory in (self._told, self._paused_until, self._latency_s, self._caps):
+            memory.clear()
+
     def _is_news(self, key: tuple[str, str], told: ToldWindow, now: float) -> bool:
         """Say whether what a provider said of a window may be stricter than what is known."""
         pool = self._pools.get(key)
@@ -197,7 +211,7 @@ class RateLimiter:
             told.left <= 0 or any(told.left < window.left for window in known)
         )
 
-    def _inflight_cap(self, bucket: str, operation: Operation) -> int:
+    def _inflight_cap(self, bucket: str, operation: Operation, latency_s: float) -> int:
         """Return how many runs the rate can feed, by Little's law and half as many again; 0: any.
 
         The shortest window counts: a longer one is kept by pausing the lane.
@@ -207,7 +221,7 @@ class RateLimiter:
             return 0
         shortest = min(window.seconds for window in windows)
         rate = min(w.limit / w.seconds for w in windows if w.seconds == shortest)
-        return math.ceil(rate * self._latency_s[bucket] * 1.5) + 1
+        return math.ceil(rate * latency_s * 1.5) + 1
 
 
 def rows_of(windows: Mapping[str, Sequence[Window]], operation: Operation) -> list[WindowRow]:

@@ -28,7 +28,7 @@ GATHER_S: Final = 0.03
 # Moments in hand keep the first in line busy: the next ones are asked for when the last is so near.
 NEAR_S: Final = 0.1
 # From so many calls a second on, a batch has some to spare for those who come in the next moment.
-SPARE_FROM: Final = 20.0
+SPARE_FROM: Final = 10.0
 SPARE_S: Final = 0.25
 SPARE_MAX: Final = 500
 # How late a moment may be used, beside what we are unsure of PostgreSQL's time.
@@ -121,19 +121,35 @@ class PermitPool:
             return
         self._refuse_while_closed(now, now + wait_s_max)
         waiter = Waiter(priority, now + wait_s_max, loop.create_future())
-        line = self._lines[priority - 1]
-        line[waiter] = None
+        self._lines[priority - 1][waiter] = None
+        while True:
+            grant = await self._wait_in_line(waiter)
+            if not self._clock.may_have_come(grant.end_us, loop.time()):
+                return
+            # This loop was held up between the giving and now: too late to be used.
+            self.counts.given -= 1
+            self._note_unused(grant)
+            waiter = Waiter(priority, waiter.deadline, loop.create_future())
+            self._lines[priority - 1] = {waiter: None, **self._lines[priority - 1]}
+
+    async def _wait_in_line(self, waiter: Waiter) -> Grant:
+        loop = asyncio.get_running_loop()
         self._serve()
         timer = loop.call_at(waiter.deadline, self._lose_patience, waiter)
         try:
-            await waiter.permit
+            return await waiter.permit
         except asyncio.CancelledError:
             if waiter.permit.done() and not waiter.permit.cancelled():
                 self._take_back(waiter.permit)
             raise
         finally:
             timer.cancel()
-            line.pop(waiter, None)
+            self._lines[waiter.priority - 1].pop(waiter, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nobody waits and nothing is held or to be given back."""
+        return not (self._waiting() or self._held or self._unused)
 
     def pause(self, until: float) -> None:
         """Use no permit before a monotonic time: the provider wants to be left alone."""

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from tests.benchmarks import cases, hard
 from tests.benchmarks.bare import bare
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.limits import limits
 from tests.benchmarks.peers import NAMES, Peer, peer
 from tests.benchmarks.processes import server
 
@@ -36,6 +37,7 @@ ALONE: dict[str, tuple[Alone, int]] = {
     "bare": (bare, 50_000),
     "hard": (hard.hard, 50_000),
     "crash": (hard.crash, 2_000),
+    "limits": (limits, 2_000),
 }
 SLOW = {"procrastinate": 0.1}
 """The share of the jobs that a slow peer gets, so that a round ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from decimal import Decimal
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from enrichd.errors import ProviderThrottled, Unavailable
+from enrichd.providers import limiter as module
 from enrichd.providers.contracts import Standing, Window, WindowSeen
 from enrichd.providers.database_clock import DatabaseClock
 from enrichd.providers.limiter import RateLimiter, rows_of, usable
@@ -74,9 +76,10 @@ async def test_four_processes_never_exceed_a_window_by_the_servers_own_clock(dat
         "wait_s_max": 5,
         "windows": [[window.seconds, window.calls] for window in windows],
     }
-    async with arrivals() as server:
+    async with arrivals(windows, slack_s=0.05) as server:
         reports = await run_callers(database_url, server.url, 4, options)
 
+    assert server.rejected == 0
     for window in windows:
         assert server.worst(window, slack_s=0.05) <= window.calls
     assert len(server.times) == sum(report["given"] for report in reports)
@@ -214,6 +217,32 @@ async def test_a_permit_given_in_the_moment_of_a_cancel_is_not_lost(limiter):
     assert pool.counts.given == 0
     await limiter.take("hunter", FIND, windows)
     assert pool.counts.asks == 1
+
+
+async def test_a_permit_is_not_used_when_the_loop_was_held_up_for_too_long(limiter, conn):
+    windows = per_minute(100)
+    pool = limiter._pool("hunter", FIND)
+    served = pool._serve
+
+    def serve_and_hold_up() -> None:
+        served()
+        if pool.counts.given and pool.counts.asks == 1:
+            time.sleep(0.35)
+
+    pool._serve = serve_and_hold_up
+    await limiter.take("hunter", FIND, windows)
+
+    assert (pool.counts.asks, pool.counts.given, pool.counts.unused) == (2, 1, 1)
+    assert (await state(conn)).used == 1
+
+
+async def test_memory_is_bounded_by_credentials_in_use(limiter, monkeypatch):
+    monkeypatch.setattr(module, "POOLS_MAX", 5)
+    for number in range(20):
+        await limiter.take(f"hunter#{number}", FIND, per_minute(100))
+        await limiter.observed(f"hunter#{number}", FIND, 0.1)
+
+    assert len(limiter._pools) <= 6
 
 
 async def test_what_was_held_and_not_used_is_given_back(database_url, conn, eventually):

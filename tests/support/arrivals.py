@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,12 +32,22 @@ OPERATION = Operation.FIND_EMAIL
 class Arrivals:
     """When calls arrived, in seconds of this process's monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, windows: Sequence[Window] = (), *, slack_s: float = 0.0) -> None:
         self.times: list[float] = []
+        self.rejected = 0
+        """Calls refused because a window, less the slack, was full."""
         self.url = ""
+        self._windows = windows
+        self._slack_s = slack_s
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.times.append(time.monotonic())
+        now = time.monotonic()
+        self.times.append(now)
+        for window in self._windows:
+            before = bisect_right(self.times, now - window.seconds + self._slack_s)
+            if len(self.times) - before > window.calls:
+                self.rejected += 1
+                return web.Response(status=429)
         return web.Response(text="ok")
 
     def worst(self, window: Window, *, slack_s: float = 0.0) -> int:
@@ -56,9 +67,11 @@ def most_within(times: Sequence[float], length: float) -> int:
 
 
 @asynccontextmanager
-async def arrivals() -> AsyncIterator[Arrivals]:
-    """Serve on loopback."""
-    noted = Arrivals()
+async def arrivals(
+    windows: Sequence[Window] = (), *, slack_s: float = 0.0
+) -> AsyncIterator[Arrivals]:
+    """Serve on loopback; refuse what is above the windows, if any are given."""
+    noted = Arrivals(windows, slack_s=slack_s)
     app = web.Application()
     app.router.add_get("/", noted.answer)
     runner = web.AppRunner(app, access_log=None)
