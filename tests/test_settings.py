@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import re
 import traceback
@@ -35,8 +36,13 @@ def refusal(directory: Path, **env: str) -> InvalidSetting:
     return caught.value
 
 
+SEALING_KEY = base64.b64encode(b"k" * 32).decode()
+
+
 def with_canary(name: str) -> str:
     """A value that the variable accepts and that holds the canary."""
+    if name == "ENRICHD_SECRET_KEYS":
+        return f"{CANARY}:{SEALING_KEY}"
     return f"postgresql://app:{CANARY}@db/leads" if "DATABASE" in name else CANARY
 
 
@@ -188,6 +194,7 @@ def test_structured_values_are_read(tmp_path: Path) -> None:
         ("DNS_SERVERS", "[10.0.0.2", "IP addresses"),
         ("SMTP_PROBE", "maybe", "on or off"),
         ("SMTP_PROBE_FROM", "nobody", "an email address"),
+        ("CREDITS_PER_DAY_MAX", "-1", "a number of credits from 0"),
         ("LOG_LEVEL", "loud", "one of debug, info"),
         ("LOG_FORMAT", "xml", "one of auto, json, console"),
         ("ENRICHD_PLUGINS", "a-b", "names of Python modules"),
@@ -419,7 +426,8 @@ def test_no_secret_shows_in_what_is_printed(tmp_path: Path) -> None:
     assert rows["HUNTER_API_KEY"] == "********"
     assert rows["DATABASE_URL"] == "postgresql://app@db/leads"
     assert CANARY in set(settings.secrets())
-    assert {CANARY, with_canary("DATABASE_URL")} == set(settings.secrets())
+    keys = with_canary("ENRICHD_SECRET_KEYS")
+    assert {CANARY, with_canary("DATABASE_URL"), keys, SEALING_KEY} == set(settings.secrets())
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)

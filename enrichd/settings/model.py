@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -112,6 +113,26 @@ class Settings(BaseSettings):
     rate_limit_per_minute: Annotated[int, RATE_LIMIT] = _variable("RATE_LIMIT_PER_MINUTE", "100")
     rate_limit_per_hour: Annotated[int, RATE_LIMIT] = _variable("RATE_LIMIT_PER_HOUR", "1000")
 
+    credits_per_day_max: Annotated[Decimal | None, values.credits()] = _variable(
+        "CREDITS_PER_DAY_MAX"
+    )
+    """What all workspaces together may spend on providers in a day (UTC); None is any amount."""
+    workspace_credits_per_day_max: Annotated[Decimal | None, values.credits()] = _variable(
+        "WORKSPACE_CREDITS_PER_DAY_MAX"
+    )
+    workspace_credits_per_month_max: Annotated[Decimal | None, values.credits()] = _variable(
+        "WORKSPACE_CREDITS_PER_MONTH_MAX"
+    )
+    provider_wait_max_s: Annotated[float, values.milliseconds(0, DAY_MS)] = _variable(
+        "PROVIDER_WAIT_MAX", "5000"
+    )
+    """How long a run may wait for a provider's permit in its slot before it is put off."""
+    callback_base_url: Annotated[str | None, values.http_url()] = _variable("CALLBACK_BASE_URL")
+    """Where providers reach this gateway; None: nobody listens, answers are polled for."""
+    secret_keys: Annotated[SecretStr | None, values.secret_keys()] = _variable(
+        "ENRICHD_SECRET_KEYS"
+    )
+
     health_check_host: Annotated[str, values.host()] = _variable("HEALTH_CHECK_HOST", "127.0.0.1")
     health_check_port: Annotated[int, values.whole(0, 65535)] = _variable(
         "HEALTH_CHECK_PORT", "3001"
@@ -217,6 +238,9 @@ class Settings(BaseSettings):
             for _, value in holder:
                 if isinstance(value, SecretStr):
                     yield value.get_secret_value()
+        if self.secret_keys is not None:
+            for part in self.secret_keys.get_secret_value().split(","):
+                yield part.partition(":")[2].strip()
         for url in (self.database_url, self.database_direct_url):
             if url is not None:
                 yield from values.database_passwords(url.get_secret_value())
@@ -302,7 +326,15 @@ class Settings(BaseSettings):
             for name in ("rate_limit_per_second", "rate_limit_per_minute", "rate_limit_per_hour")
         }
         ids = dict.fromkeys((*providers.KNOWN, *sorted(given)))
-        return {i: {"id": i, **limits, **given.get(i, {})} for i in ids}
+        return {
+            i: {
+                "id": i,
+                **limits,
+                **given.get(i, {}),
+                "limits_by_name": providers.limits_named(given.get(i, {})),
+            }
+            for i in ids
+        }
 
     @classmethod
     def settings_customise_sources(

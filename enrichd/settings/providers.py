@@ -9,6 +9,7 @@ suffix counts.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -27,6 +28,7 @@ SUFFIXES = (
     "RATE_LIMIT_PER_SECOND",
     "RATE_LIMIT_PER_MINUTE",
     "RATE_LIMIT_PER_HOUR",
+    "RATE_LIMIT_PER_DAY",
 )
 SECRET_SUFFIXES = ("API_KEY", "WEBHOOK_SECRET")
 
@@ -63,6 +65,10 @@ class ProviderSettings(BaseModel):
     rate_limit_per_second: Annotated[int, RATE_LIMIT] = Field()
     rate_limit_per_minute: Annotated[int, RATE_LIMIT] = Field()
     rate_limit_per_hour: Annotated[int, RATE_LIMIT] = Field()
+    rate_limit_per_day: Annotated[int | None, RATE_LIMIT] = None
+    """None: no limit a day."""
+    limits_by_name: frozenset[str] = frozenset()
+    """The limits that were set for this provider, not for all: `rate_limit_per_minute` …"""
 
 
 def split(variable: str) -> tuple[str, str] | None:
@@ -71,6 +77,11 @@ def split(variable: str) -> tuple[str, str] | None:
     if match is None or match[1] in _NOT_PROVIDERS:
         return None
     return match[1].lower(), match[2]
+
+
+def limits_named(given: Mapping[str, str]) -> frozenset[str]:
+    """Return which limits are among a provider's own settings."""
+    return frozenset(name for name in given if name.startswith("rate_limit_per_"))
 
 
 def is_secret(variable: str) -> bool:

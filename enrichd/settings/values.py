@@ -7,9 +7,11 @@ value) passes untouched.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -119,6 +121,46 @@ def secret(shortest: int = 1) -> BeforeValidator:
         if len(text) < shortest or not re.fullmatch(r"[!-~]+", text):
             raise wrong(allowed)
         return text
+
+    return _reader(read)
+
+
+def secret_keys() -> BeforeValidator:
+    """Read keys to seal secrets with, `id:base64 of 32 bytes`, several with commas between."""
+    allowed = "id:key, the key being 32 bytes in base64; several with commas, the first one seals"
+
+    def read(text: str) -> str:
+        try:
+            parsed_secret_keys(text)
+        except ValueError:
+            raise wrong(allowed) from None
+        return text
+
+    return _reader(read)
+
+
+def parsed_secret_keys(text: str) -> dict[str, bytes]:
+    """Return keys by id, in the order in which they stand. Raises ValueError for anything else."""
+    keys: dict[str, bytes] = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, _, written = item.partition(":")
+        key = base64.b64decode(written, validate=True)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name) or len(key) != 32 or name in keys:
+            raise ValueError("not a key")
+        keys[name] = key
+    if not keys:
+        raise ValueError("no key")
+    return keys
+
+
+def credits() -> BeforeValidator:
+    """Read an amount of credits; empty is no limit."""
+    allowed = "a number of credits from 0 to 1000000000, with up to 4 decimals"
+
+    def read(text: str) -> Decimal:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,4})?", text):
+            raise wrong(allowed)
+        return Decimal(text)
 
     return _reader(read)
 
