@@ -17,6 +17,7 @@ from enrichd.housekeeper.sweeping import sweep_forever
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
 from enrichd.processing.duty import Duty
+from enrichd.processing.floors import Floors
 from enrichd.processing.link import Link
 from enrichd.processing.pauses import backoff
 from enrichd.queue.manager import JobQueueManager
@@ -29,8 +30,7 @@ from enrichd.store.database import Database
 EAGER_LOOK_S = 0.05
 EAGER_FOR_S = 5.0
 CALM_LOOK_S = 1.1
-FLOORS_S = 5.0
-FLOORS_FOR_S = 60.0
+ACTIVE_FOR_S = 60.0
 LOAD_S = 2.0
 
 log = get_logger("housekeeper")
@@ -56,6 +56,7 @@ class Housekeeper:
         # Of its own, so that a long prune holds up nothing.
         self._sweeping = self._database.sibling("sweep")
         self._queue = JobQueueManager(self._database)
+        self._floors = Floors(self._database)
         self._listen_dsn = direct_dsn(settings, dsn)
         self._idle_workers = 0
         self._dead: list[str] = []
@@ -123,13 +124,10 @@ class Housekeeper:
     async def _look_around(self) -> None:
         clock = asyncio.get_running_loop().time
         pauses_s = backoff()
-        floors_at = 0.0
         while True:
             self._woken.clear()  # Before the look: what comes during it is looked at next.
             try:
-                if clock() >= floors_at and clock() - self._last_job < FLOORS_FOR_S:
-                    floors_at = clock() + FLOORS_S
-                    await self._queue.raise_floors()
+                await self._floors.tend(is_active=clock() - self._last_job < ACTIVE_FOR_S)
                 pause_s = await self._look()
                 pauses_s = backoff()
             except Unavailable as error:

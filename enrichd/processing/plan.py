@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from itertools import groupby
 
+from enrichd.domain.jobs import Claimed
 from enrichd.errors import Unavailable
 from enrichd.store import lanes
 from enrichd.store.database import Database
@@ -13,6 +15,9 @@ from enrichd.store.jobs import Lane
 from enrichd.store.lanes import OpenLane
 
 REFRESH_S = 1.0
+# While claims come back full, each starts where the last one did and not at the rank floor: under a
+# held snapshot, thousands of dead entries lie in between. What came in below waits for a deep one.
+DEEP_S = 0.25
 
 
 class Plan:
@@ -24,6 +29,9 @@ class Plan:
         self._read_at = float("-inf")
         self._look_at = float("-inf")
         self._turn = 0
+        self._heads: dict[tuple[str, int], int] = {}
+        """The lowest rank that the last full claim took, by lane and priority."""
+        self._deep_at = float("-inf")
         self._has_hint = False
         self.hints = 0
         """How many times somebody said that there are jobs."""
@@ -52,14 +60,28 @@ class Plan:
         """Return the seconds until it is worth looking again."""
         return max(self._look_at - asyncio.get_running_loop().time(), 0.0)
 
-    def note(self, room: int, claimed: int, *, next_look_s: float, hints: int) -> None:
-        """Note what a claim brought: less than the room means that every lane is empty now.
+    def note(
+        self, room: int, claimed: Sequence[Claimed], *, next_look_s: float, hints: int
+    ) -> bool:
+        """Note what a claim brought; say whether it found every lane empty.
 
         `hints` is their number when the claim was sent: one that came since is not to be lost.
         """
-        if hints != self.hints:
-            return
-        if claimed < room and self._read_at > float("-inf"):
+        if len(claimed) >= room:
+            heads: dict[tuple[str, int], int] = {}
+            for job in claimed:
+                lane = (job.provider_id, job.priority)
+                heads[lane] = min(heads.get(lane, job.fair_rank), job.fair_rank)
+            self._heads = heads
+            return False
+        was_deep, self._heads = not self._heads, {}
+        if was_deep and self._read_at > float("-inf"):
+            self.note_empty(next_look_s=next_look_s, hints=hints)
+        return was_deep and not claimed
+
+    def note_empty(self, *, next_look_s: float, hints: int) -> None:
+        """Note that there is nothing to claim."""
+        if hints == self.hints:
             jitter = random.uniform(1.0, 1.75)
             self._look_at = asyncio.get_running_loop().time() + next_look_s * jitter
 
@@ -82,13 +104,17 @@ class Plan:
         self._lanes = [lane for lane in found if wanted is None or lane.provider_id in wanted]
         self._read_at = now
         if not any(lane.has_ready for lane in self._lanes):
-            self.note(1, 0, next_look_s=next_look_s, hints=hints)
+            self.note_empty(next_look_s=next_look_s, hints=hints)
 
     def lines(self, room: int) -> list[Lane]:
         """Return a claim's plan: strict priority, and inside it the lanes in turn."""
         if not room:
             return []
         self._turn += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._deep_at:
+            self._deep_at = now + DEEP_S
+            self._heads = {}
         plan: list[Lane] = []
         for _, same in groupby(self._lanes, key=lambda lane: lane.priority):
             group = list(same)
@@ -98,7 +124,7 @@ class Plan:
                     lane.priority,
                     lane.provider_id,
                     min(room, lane.inflight_cap or room),
-                    lane.floor_rank,
+                    max(lane.floor_rank, self._heads.get((lane.provider_id, lane.priority), 0)),
                 )
                 for lane in group[start:] + group[:start]
             ]

@@ -289,7 +289,7 @@ class JobProcessor:
         except Invalid as error:
             # Nothing of ours was refused, so it is a row somebody wrote by hand.
             log.error("claim_refused", reason=error.message)
-            self._plan.note(1, 0, next_look_s=self._poll_interval_s, hints=hints)
+            self._plan.note_empty(next_look_s=self._poll_interval_s, hints=hints)
             self._has_looked_idle = is_idle
             return False
         finally:
@@ -305,8 +305,10 @@ class JobProcessor:
         if worker_id != self.worker_id:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         if turn.has_claimed and room:
-            self._plan.note(room, len(turn.claimed), next_look_s=self._poll_interval_s, hints=hints)
-            self._has_looked_idle = is_idle and not turn.claimed
+            is_empty = self._plan.note(
+                room, turn.claimed, next_look_s=self._poll_interval_s, hints=hints
+            )
+            self._has_looked_idle = is_idle and is_empty
             self._adapt_prefetch(ended_at - began)
         return bool(turn.claimed or self._ended)
 

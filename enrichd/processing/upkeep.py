@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
+from enrichd.processing.floors import Floors
 from enrichd.queue.manager import JobQueueManager
 
 TEND_S = 0.5
-FLOORS_S = 5.0
 
 log = get_logger("worker")
 
@@ -21,6 +21,7 @@ class Upkeep:
 
     def __init__(self, queue: JobQueueManager, *, worker_timeout_s: float) -> None:
         self._queue = queue
+        self._floors = Floors(queue.database)
         self._worker_timeout_s = worker_timeout_s
 
     async def first(self, *, within_s: Callable[[], float]) -> None:
@@ -32,20 +33,16 @@ class Upkeep:
 
     async def run(self, *, on_moved: Callable[[], None]) -> None:
         """Keep the queue moving until cancelled; `on_moved` is called when jobs became ready."""
-        clock = asyncio.get_running_loop().time
-        floors_at = clock() + FLOORS_S
         while True:
             try:
-                if clock() >= floors_at:
-                    floors_at = clock() + FLOORS_S
-                    await self._queue.raise_floors()
+                reranked = await self._floors.tend(is_active=True)
                 upkeep = await self._queue.tend(worker_timeout_s=self._worker_timeout_s)
             except Unavailable as error:
                 log.debug("upkeep_failed", reason=error.message)
             except Exception as error:
                 log.error("upkeep_broke", exc_info=error)
             else:
-                if upkeep.moved:
+                if upkeep.moved or reranked:
                     on_moved()
                     continue
             await asyncio.sleep(TEND_S)
