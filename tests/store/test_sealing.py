@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enrichd.providers.sealing import Sealed, Sealer, Unreadable, sealer_of
+from enrichd.store.sealing import Sealed, Sealer, Unreadable, sealer_of
 from enrichd.settings import Settings
 
 OLD, NEW = b"o" * 32, b"n" * 32
