@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -24,6 +24,7 @@ from enrichd.domain.email_hashes import email_hmac
 from enrichd.errors import PersonSuppressed
 from enrichd.logs import get_logger
 from enrichd.providers.answer_json import from_text
+from enrichd.providers.answer_memory import AnswerMemory, Place
 from enrichd.providers.base import Found, Pending, Skipped
 from enrichd.providers.call_ends import CallEnd
 from enrichd.providers.credits import NO_CAPS, Caps
@@ -38,8 +39,8 @@ MEMORY_S: Final = 30.0
 """Short, so that what was erased elsewhere is soon gone here."""
 LEASE_S: Final = 120.0
 """The wait for a permit, the call's own bound, and half a minute for its record."""
-WAIT_S_MAX: Final = 120.0
-"""The longest that somebody waits for another's answer: a lease."""
+WAIT_S_MAX: Final = 30.0
+"""The longest that somebody waits for another's answer; it costs a run its slot."""
 POLL_S_MIN: Final = 0.025
 POLL_S_MAX: Final = 0.25
 BATCH_MAX: Final = 200
@@ -49,9 +50,6 @@ HITS_S: Final = 5.0
 FREED_MAX: Final = 1000
 
 log = get_logger("answers")
-
-Place: TypeAlias = tuple[str, bytes]
-"""A workspace and a question's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Answers:
     ) -> None:
         self._database = database
         self._caps = caps
-        self._memory = _Memory(memory_bytes_max, memory_s)
+        self._memory = AnswerMemory(memory_bytes_max, memory_s)
         self._lease_s = lease_s
         self._under_way: dict[Place, asyncio.Event] = {}
         """What this process asks PostgreSQL or a provider at this moment."""
@@ -291,45 +289,6 @@ class Answers:
             for hits in batches:
                 await answers.count_hits(conn, hits)
         return [None] * len(batches)
-
-
-class _Memory:
-    """Answers as text, the longest unused out first; nobody gets another's lists to change."""
-
-    def __init__(self, bytes_max: int, keep_s: float) -> None:
-        self._bytes_max = bytes_max
-        self._keep_s = keep_s
-        self._bytes = 0
-        self._kept: OrderedDict[Place, tuple[str, str, str | None, float]] = OrderedDict()
-
-    def get(self, question: Question, now: float) -> tuple[str, str, str | None] | None:
-        """Return (outcome, text, fetched at) of a question, or None."""
-        place = (question.workspace_id, question.key)
-        kept = self._kept.get(place)
-        if kept is None:
-            return None
-        if kept[3] <= now:
-            self._drop(place)
-            return None
-        self._kept.move_to_end(place)
-        return kept[:3]
-
-    def put(self, question: Question, ended: CallEnd, now: float, fetched_at: str | None) -> None:
-        """Keep an answer for a moment, or for as long as it holds if that is shorter."""
-        assert ended.answer is not None
-        place = (question.workspace_id, question.key)
-        self._drop(place)
-        keep_s = self._keep_s if ended.keep_s is None else min(self._keep_s, ended.keep_s)
-        if len(ended.answer) > self._bytes_max or keep_s <= 0:
-            return
-        self._kept[place] = (ended.outcome, ended.answer, fetched_at, now + keep_s)
-        self._bytes += len(ended.answer)
-        while self._bytes > self._bytes_max:
-            self._drop(next(iter(self._kept)))
-
-    def _drop(self, place: Place) -> None:
-        if (kept := self._kept.pop(place, None)) is not None:
-            self._bytes -= len(kept[1])
 
 
 def _answer(

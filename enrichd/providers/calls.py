@@ -9,26 +9,21 @@ the way ends.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
-from enrichd import metrics
 from enrichd.domain.emails import is_free_mail
 from enrichd.domain.leads import Lead
 from enrichd.errors import (
-    ProviderDenied,
-    ProviderDown,
     ProviderError,
-    ProviderGarbled,
     ProviderThrottled,
 )
-from enrichd.providers.answers import Answers, Lease
+from enrichd.providers.answers import Lease
+from enrichd.providers.attempts import Answer, Attempt, report, timed
 from enrichd.providers.base import (
     REGISTERED,
     Asked,
@@ -40,7 +35,7 @@ from enrichd.providers.base import (
     Provider,
     Skipped,
 )
-from enrichd.providers.call_ends import MAYBE_PAID, NO_CALL, CallEnd, end_of
+from enrichd.providers.call_ends import NO_CALL
 from enrichd.providers.contracts import Contract
 from enrichd.providers.later_answers import LaterAnswer, come_again
 from enrichd.providers.limits import limits_in_force
@@ -48,23 +43,12 @@ from enrichd.providers.questions import Question, cache_key
 from enrichd.providers.roster import BUILTIN, Providers, Shared
 from enrichd.settings.providers import ProviderSettings
 
-Told: TypeAlias = Asked | Sequence[Found | ProviderError]
-"""What became of a call: one answer, or one for each of its questions."""
-Answer = TypeVar("Answer", bound=Found | Pending | Sequence[Found | ProviderError])
 Result = TypeVar("Result")
 
-QUESTION_S: Final = 60.0
-"""The most that one question to one provider may take, whatever bounds its adapter has."""
 AT_ONCE_MAX: Final = 10
 """Questions of one `ask_many` under way together, where a call carries only one."""
 BUSY_RETRY_S: Final = 5.0
 """When to come again for an answer that somebody else has been asking for very long."""
-
-OUTCOMES: Final[Mapping[type[ProviderError], str]] = {
-    ProviderDown: "down",
-    ProviderThrottled: "throttled",
-    ProviderGarbled: "garbled",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +129,22 @@ class Calls:
         asked: list[Asked | None] = [None] * len(queries)
         leased: list[tuple[int, Lease]] = []
         try:
-            await self._claim_all(shared, source, operation, queries, asked, leased)
-            while leased:
-                chunk, leased[:] = leased[:size], leased[size:]
-                leases = [lease for _, lease in chunk]
-                answers = await self._put_many(
-                    shared, source, source.adapter, leases, [queries[place] for place, _ in chunk]
-                )
-                for (place, _), answer in zip(chunk, answers, strict=True):
-                    asked[place] = answer
+            for start in range(0, len(queries), size):
+                # A call's worth at a time, so that no lease ends while it waits for its call.
+                slice_ = list(enumerate(queries[start : start + size], start))
+                await self._claim_all(shared, source, operation, slice_, asked, leased)
+                is_last = start + size >= len(queries)
+                while len(leased) >= size or (leased and is_last):
+                    chunk, leased[:] = leased[:size], leased[size:]
+                    answers = await self._put_many(
+                        shared,
+                        source,
+                        source.adapter,
+                        [lease for _, lease in chunk],
+                        [queries[place] for place, _ in chunk],
+                    )
+                    for (place, _), answer in zip(chunk, answers, strict=True):
+                        asked[place] = answer
         finally:
             for _, lease in leased:
                 shared.answers.end_soon(lease, NO_CALL)
@@ -246,12 +237,14 @@ class Calls:
                 wait_s_max=self._wait_s_max,
             )
         except ProviderThrottled as error:
+            # If this call was to be the breaker's probe, another may be it.
+            await shared.breakers.report(source.credential, error)
             return error
         attempt.is_sent = True
-        answer, seconds = await _timed(source.provider_id, call)
+        answer, seconds = await timed(source.provider_id, call)
         # First of all: whoever is cancelled from here on leaves the answer behind.
         attempt.settle(answer)
-        await _report(shared, source, operation, answer, seconds)
+        await report(shared, source.credential, operation, answer, seconds)
         return answer
 
     async def _claim_all(
@@ -259,11 +252,11 @@ class Calls:
         shared: Shared,
         source: Source,
         operation: Operation,
-        queries: Sequence[Lead],
+        queries: Sequence[tuple[int, Lead]],
         asked: list[Asked | None],
         leased: list[tuple[int, Lease]],
     ) -> None:
-        """Fill in what can be said without a call, and the leases of what can be asked now."""
+        """Fill in what can be said without a call, and add the leases of what can be asked now."""
 
         async def claim(place: int, query: Lead) -> None:
             if reason := _reason_against(source.adapter, operation, query):
@@ -280,7 +273,7 @@ class Calls:
             else:
                 asked[place] = claimed
 
-        await _together([partial(claim, *one) for one in enumerate(queries)], len(queries))
+        await _together([partial(claim, *one) for one in queries], len(queries))
         leased.sort(key=lambda one: one[0])
 
     async def _ask_each(
@@ -298,66 +291,11 @@ class Calls:
         cost = Decimal(0)
         try:
             call = partial(source.adapter.call, operation, query)
-            answer, _ = await _timed(source.provider_id, call)
+            answer, _ = await timed(source.provider_id, call)
             cost = answer.cost_credits if isinstance(answer, Found) else cost
             return answer
         finally:
             self._spent += cost - reserved
-
-
-class Attempt:
-    """Leases on their way through one call: ended at the end of the block, however it ends.
-
-    Until `is_sent` no call was made, and everything is given back; from then on, until `settle`
-    says how it ended, it may have been paid.
-    """
-
-    def __init__(self, answers: Answers, leases: Sequence[Lease]) -> None:
-        self._answers = answers
-        self._leases = leases
-        self._ends: Sequence[CallEnd] | None = None
-        self.is_sent = False
-        self.is_left = False
-        """The answer is still to come: the question's row stays as it is."""
-
-    def settle(self, told: Told) -> None:
-        """Say what came of the call."""
-        self._ends = [
-            end_of(answer, lease.question.operation)
-            for lease, answer in zip(self._leases, self.each(told), strict=True)
-        ]
-
-    def each(self, told: Told) -> Sequence[Asked]:
-        """Return what became of each question."""
-        if not isinstance(told, Sequence):
-            return [told] * len(self._leases)
-        if len(told) == len(self._leases):
-            return told
-        name = self._leases[0].question.provider_id
-        problem = f"{name} answered {len(told)} of {len(self._leases)} questions"
-        return [ProviderGarbled(problem, provider=name)] * len(self._leases)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.is_left:
-            for lease in self._leases:
-                self._answers.leave(lease)
-            return
-        otherwise = MAYBE_PAID if self.is_sent else NO_CALL
-        ends = self._ends if self._ends is not None else [otherwise] * len(self._leases)
-        if error is not None:
-            # Cancelled, or a defect: whoever is still there writes it.
-            for lease, ended in zip(self._leases, ends, strict=True):
-                self._answers.end_soon(lease, ended)
-            return
-        await self._answers.end_all(list(zip(self._leases, ends, strict=True)))
 
 
 def _reason_against(adapter: Provider, operation: Operation, query: Lead) -> str | None:
@@ -375,57 +313,6 @@ def _busy(source: Source) -> ProviderThrottled:
         provider=name,
         retry_after_s=BUSY_RETRY_S,
     )
-
-
-async def _timed(
-    provider_id: str, call: Callable[[], Awaitable[Answer]]
-) -> tuple[Answer | ProviderError, float]:
-    """Make a call within its time; return its answer, trouble included, and how long it took."""
-    answer: Answer | ProviderError
-    started = time.monotonic()
-    try:
-        async with asyncio.timeout(QUESTION_S):
-            answer = await call()
-    except ProviderError as error:
-        answer = error
-    except TimeoutError as error:
-        answer = ProviderDown(
-            f"{provider_id} did not answer in {QUESTION_S:g} s", provider=provider_id
-        )
-        answer.__cause__ = error
-    seconds = time.monotonic() - started
-    metrics.provider_called(provider_id, _outcome(answer), seconds)
-    return answer, seconds
-
-
-def _outcome(answer: object) -> str:
-    match answer:
-        case ProviderDenied():
-            return "denied"
-        case ProviderError():
-            return OUTCOMES.get(type(answer), "nothing")
-        case Found():
-            return "found" if answer.is_match else "nothing"
-        case _:
-            return "found"
-
-
-async def _report(
-    shared: Shared, source: Source, operation: Operation, told: Told, seconds: float
-) -> None:
-    """Tell the breaker and the limiter what an answer says of the provider; never raises."""
-    answers = told if isinstance(told, Sequence) else [told]
-    standings = [one.standing for one in answers if isinstance(one, Found) and one.standing]
-    said = next((one for one in answers if not isinstance(one, Skipped)), None)
-    if said is None:
-        return
-    wait_s = said.retry_after_s if isinstance(said, ProviderThrottled) else None
-    if standings or wait_s is not None:
-        standing = standings[-1] if standings else None
-        await shared.limiter.tighten(source.credential, operation, standing, retry_after_s=wait_s)
-    if not isinstance(said, ProviderError):
-        await shared.limiter.observed(source.credential, operation, seconds)
-    await shared.breakers.report(source.credential, said)
 
 
 async def _together(works: Sequence[Callable[[], Awaitable[Result]]], at_once: int) -> list[Result]:

@@ -547,6 +547,33 @@ async def test_two_processes_with_each_others_questions_in_bulk_never_wait_in_a_
     assert len(bulky.asked) == 30
 
 
+async def test_a_bulk_call_does_not_wait_for_a_question_that_another_asks(
+    database_url, bulky, eventually
+):
+    is_asked, never = unanswered()
+    bulky.calls = []
+    async with (
+        sharing_providers(database_url, CountingProvider("bulky", answer=never)) as one,
+        sharing_providers(database_url, bulky) as two,
+        asyncio.timeout(10),
+    ):
+        first = asyncio.create_task(calls_of(one).ask("bulky", COMPANY, lead(domain="a.test")))
+        await is_asked.wait()
+        many = asyncio.create_task(
+            calls_of(two).ask_many("bulky", COMPANY, [lead(domain="a.test"), lead(domain="b.test")])
+        )
+
+        async def is_put() -> bool:
+            return bool(bulky.asked)
+
+        await eventually(is_put)
+        assert [query.domain for query in bulky.asked] == ["b.test"]
+        first.cancel()
+        answers = await many
+
+    assert [answer.facts[0].value for answer in answers] == ["CTO 2", "b.test"]
+
+
 async def test_credits_that_end_in_the_middle_of_a_batch_leave_the_rest_unasked(
     database_url, database, bulky
 ):
