@@ -29,8 +29,9 @@ from enrichd.store.database import Database
 # are looked at this often; after a while without jobs only once a second.
 EAGER_LOOK_S = 0.05
 EAGER_FOR_S = 5.0
-CALM_LOOK_S = 1.1
-ACTIVE_FOR_S = 60.0
+CALM_LOOK_S = 1.5
+# Floors are lifted and swept below each second for so long after the last job.
+ACTIVE_FOR_S = 10.0
 LOAD_S = 2.0
 
 log = get_logger("housekeeper")

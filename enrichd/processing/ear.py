@@ -20,6 +20,9 @@ from enrichd.store.database import Connection, Database
 if TYPE_CHECKING:
     from enrichd.processing.duty import Duty
 
+# The housekeeper notifies itself when nobody else did for 30 s, which every ear hears: one that
+# heard nothing for this long may be deaf.
+DEAF_S = 2.5 * listen.SELF_TEST_S
 # A worker off duty for this long listens no more.
 FORGET_S = 10.0
 
@@ -32,8 +35,16 @@ class Ear:
         self._duty = duty
         self._on_hint = on_hint
         self._conn: Connection | None = None
+        self._is_on_duty = False
         self._on_duty_at = 0.0
         self._is_open = False
+        self._heard_at = float("-inf")
+
+    @property
+    def is_hearing(self) -> bool:
+        """Say whether this worker is on duty and LISTEN has brought something lately."""
+        now = asyncio.get_running_loop().time()
+        return self._conn is not None and self._is_on_duty and now - self._heard_at < DEAF_S
 
     async def open(self) -> bool:
         """Listen if the duty is free; True when that began just now, so hints may be missed.
@@ -41,7 +52,8 @@ class Ear:
         Until `shut` the connection is not to be used otherwise. Raises Unavailable.
         """
         loop = asyncio.get_running_loop()
-        if not self._duty.take():
+        self._is_on_duty = self._duty.take()
+        if not self._is_on_duty:
             if self._conn is not None and loop.time() - self._on_duty_at > FORGET_S:
                 await self._forget()
             return False
@@ -64,6 +76,7 @@ class Ear:
 
     def rest(self) -> None:
         """Leave the duty to a worker that has room."""
+        self._is_on_duty = False
         self._duty.give_up()
 
     async def _forget(self) -> None:
@@ -81,5 +94,6 @@ class Ear:
             self._on_hint()
 
     def _hear(self, notice: Notify) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         if notice.payload != listen.TEST:
             self._on_hint()

@@ -46,6 +46,8 @@ CLOCK_S = 0.25
 CONTROL_S = 1.0
 # Room to record and release after the grace, also while PostgreSQL comes back.
 DRAIN_EXTRA_S = 10.0
+# Who hears hints polls so many times less often.
+POLLS_SPARED = 3
 # How long a fence waits for handlers to stop before the worker goes on without them.
 FENCE_S = 5.0
 
@@ -204,7 +206,7 @@ class JobProcessor:
                 continue
             if self._is_last_look():
                 self._plan.expire()  # A job that just ended may have opened a new lane.
-            await self._plan.refresh(self._control.database, next_look_s=self._poll_interval_s)
+            await self._plan.refresh(self._control.database, next_look_s=self._next_look_s)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
             if not (has_more or self._is_last_look() or self._is_over()):
@@ -256,6 +258,12 @@ class JobProcessor:
             not self._runners.is_alone and self._runners.held < self._concurrency + self._prefetch
         )
 
+    @property
+    def _next_look_s(self) -> float:
+        """How long to let lanes be that were seen empty."""
+        is_hearing = self._ear is not None and self._ear.is_hearing
+        return self._poll_interval_s * (POLLS_SPARED if is_hearing else 1)
+
     def _room(self) -> int:
         """Return how many jobs to claim now."""
         if self._runners.is_alone or (self._plan.is_known_empty and not self._is_last_look()):
@@ -289,7 +297,7 @@ class JobProcessor:
         except Invalid as error:
             # Nothing of ours was refused, so it is a row somebody wrote by hand.
             log.error("claim_refused", reason=error.message)
-            self._plan.note_empty(next_look_s=self._poll_interval_s, hints=hints)
+            self._plan.note_empty(next_look_s=self._next_look_s, hints=hints)
             self._has_looked_idle = is_idle
             return False
         finally:
@@ -306,7 +314,7 @@ class JobProcessor:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         if turn.has_claimed and room:
             is_empty = self._plan.note(
-                room, turn.claimed, next_look_s=self._poll_interval_s, hints=hints
+                room, turn.claimed, next_look_s=self._next_look_s, hints=hints
             )
             self._has_looked_idle = is_idle and is_empty
             self._adapt_prefetch(ended_at - began)
