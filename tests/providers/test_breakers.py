@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from enrichd.errors import (
     PersonSuppressed,
@@ -201,6 +203,20 @@ async def test_one_process_of_all_probes_a_breaker_whose_time_is_over(a_process,
 
     assert answers.count(None) == 1
     assert (await row(conn))[0] == "half_open"
+
+
+async def test_a_probe_is_a_lease_that_one_process_has_at_a_time(a_process, conn):
+    await an_open_one(a_process())
+    one, other = uuid7(), uuid7()
+
+    async def begin(owner: UUID) -> bool:
+        return await provider_state.begin_probe(conn, credential="hunter", owner=owner)
+
+    assert not await begin(one)
+    await open_time_is_over(conn)
+    assert [await begin(one), await begin(other), await begin(one)] == [True, False, False]
+    await conn.execute("update enrichment_provider_state set probe_until = now()")
+    assert [await begin(other), await begin(one)] == [True, False]
 
 
 async def test_a_good_probe_closes_it(a_process, conn):

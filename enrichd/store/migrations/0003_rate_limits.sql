@@ -177,6 +177,7 @@ declare
     slack_us bigint;
     not_before_us bigint := 0;
     blocked_us    bigint;
+    is_changed    boolean := false;
 begin
     starts := '{}'; ends := '{}'; counts := '{}';
     for row_of in
@@ -211,6 +212,7 @@ begin
             flat := flat || array_fill(0, array[sizes[n]]);
             heads[n] := now_us / cells[n];
             flat[bases[n] + 1 + (heads[n] % sizes[n])::integer] := total;
+            is_changed := true;
         else
             flat := flat || row_of.ring;
             cell := firsts[n];
@@ -338,7 +340,7 @@ begin
          where held.bucket = in_bucket
            and held.operation = ops[w]
            and held.window_s = lengths[w] / 1000000
-           and (cardinality(counts) > 0 or cardinality(unused) > 0);
+           and (is_changed or cardinality(counts) > 0 or cardinality(unused) > 0);
     end loop;
 
     -- Opened a second early: jobs need that long to be found and claimed. A limit of one operation
