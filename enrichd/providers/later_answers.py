@@ -24,8 +24,8 @@ from enrichd.providers.base import Asked, Asynchronous, Found, Pending
 from enrichd.providers.operations import Operation
 from enrichd.providers.questions import Question
 
-CALLBACK_S_MAX: Final = 3600.0
-"""How long a callback is listened for before its provider has said how long it takes."""
+CALLBACK_S_MAX: Final = 86_400.0
+"""How long a callback is listened for whose provider has not yet said how long it takes."""
 
 log = get_logger("providers")
 
@@ -175,8 +175,7 @@ class LaterAnswer:
             # What was called back is no answer; perhaps there is one to be fetched.
             log.warning("callback_unreadable", provider=self._question.provider_id)
             return await self._poll(pending, ask, attempt)
-        is_over = (state.deadline_s if state is not None else pending.deadline_s) <= 0
-        if is_over:
+        if pending.deadline_s <= 0 or (state is not None and state.deadline_s <= 0):
             name = self._question.provider_id
             problem = f"{name} did not give the answer it had promised"
             # Not settled: nobody knows whether it was done and billed.
