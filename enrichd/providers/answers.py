@@ -73,11 +73,13 @@ class Answers:
         memory_bytes_max: int = MEMORY_BYTES_MAX,
         memory_s: float = MEMORY_S,
         lease_s: float = LEASE_S,
+        wait_s_max: float = WAIT_S_MAX,
     ) -> None:
         self._database = database
         self._caps = caps
         self._memory = AnswerMemory(memory_bytes_max, memory_s)
         self._lease_s = lease_s
+        self._wait_s_max = wait_s_max
         self._under_way: dict[Place, asyncio.Event] = {}
         """What this process asks PostgreSQL or a provider at this moment."""
         self._freed: deque[End] = deque(maxlen=FREED_MAX)
@@ -105,15 +107,15 @@ class Answers:
         )
 
     async def claim(
-        self, question: Question, *, wait_s: float = WAIT_S_MAX
+        self, question: Question, *, wait_s: float | None = None
     ) -> Found | PersonSuppressed | Pending | Skipped | Lease | None:
         """Return the kept answer, or why the question may not be put, or the lease to put it.
 
         Waits while somebody else asks the same, and returns None when that takes longer than
-        `wait_s`. Pending: it is still to come, to another job. Raises Unavailable.
+        `wait_s`, or than this process's bound. Pending: it is still to come, to another job. Raises Unavailable.
         """
         place = (question.workspace_id, question.key)
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + (self._wait_s_max if wait_s is None else wait_s)
         while True:
             if kept := self._recall(question):
                 return kept
@@ -168,7 +170,7 @@ class Answers:
         await self.ends.aclose()
         if self._hits:
             self._write_hits()
-        await self._hit_writes.aclose()
+        await self._hit_writes.aclose(1.0)
 
     # What is known here.
 

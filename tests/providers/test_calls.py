@@ -27,7 +27,6 @@ from enrichd.errors import (
     ProviderThrottled,
     Unavailable,
 )
-from enrichd.providers import answers as answers_module
 from enrichd.providers.base import Found, Operation, Skipped
 from enrichd.providers.calls import Calls
 from enrichd.providers.credits import Caps
@@ -211,13 +210,13 @@ async def test_an_answer_too_large_to_keep_is_handed_on(database_url, database):
     assert await rows(database, "select * from enrichment_provider_cache") == []
 
 
-async def test_the_wait_for_another_has_an_end(database_url, monkeypatch):
-    monkeypatch.setattr(answers_module.Answers.claim, "__kwdefaults__", {"wait_s": 0.2})
+async def test_the_wait_for_another_has_an_end(database_url):
     is_asked, never = unanswered()
-    async with sharing_providers(database_url, CountingProvider(answer=never)) as one:
+    source = CountingProvider(answer=never)
+    async with sharing_providers(database_url, source, wait_s_max=0.2) as one:
         first = asyncio.create_task(calls_of(one).ask("counting", PERSON, lead()))
         await is_asked.wait()
-        async with sharing_providers(database_url, CountingProvider()) as two:
+        async with sharing_providers(database_url, CountingProvider(), wait_s_max=0.2) as two:
             here = await calls_of(one).ask("counting", PERSON, lead())
             there = await calls_of(two).ask("counting", PERSON, lead())
         first.cancel()
@@ -258,6 +257,26 @@ async def test_after_a_denied_key_nobody_asks_and_nothing_is_held(database_url, 
     assert len(source.asked) == 1
     assert await rows(database, "select * from enrichment_provider_cache") == []
     assert (await books(database))["day"] == (0, 0)
+
+
+async def test_a_quota_that_ends_in_the_middle_of_a_batch_leaves_the_rest_unasked(
+    database_url, database
+):
+    async def until_it_ends(operation, query):
+        if len(source.asked) > 3:
+            raise ProviderExhausted("none left", provider="counting", reset_after_s=3600.0)
+        return titled("CTO")
+
+    source = CountingProvider(answer=until_it_ends)
+    async with sharing_providers(database_url, source) as providers:
+        questions = [lead(domain=f"acme{number}.test") for number in range(30)]
+        answers = await calls_of(providers).ask_many("counting", COMPANY, questions)
+
+    kinds = Counter(type(answer).__name__ for answer in answers)
+    assert kinds["Found"] == 3
+    assert 4 <= len(source.asked) <= 13, "no more than were under way together"
+    assert kinds["Skipped"] == 30 - len(source.asked)
+    assert (await books(database))["day"] == (3, 0)
 
 
 # Caps
