@@ -139,6 +139,22 @@ class Settings(BaseSettings):
     )
     """0 takes any free port."""
     cron_secret: Annotated[SecretStr | None, values.secret(16)] = _variable("CRON_SECRET")
+    api_rate_limit_per_second: Annotated[float, values.number(0, 100_000)] = _variable(
+        "API_RATE_LIMIT_PER_SECOND", "50"
+    )
+    """Requests that one key may make; 0 is as many as it likes."""
+    api_rate_limit_burst: Annotated[int, values.whole(1, 1_000_000)] = _variable(
+        "API_RATE_LIMIT_BURST", "100"
+    )
+    api_cors_origins: Annotated[tuple[str, ...], values.origins()] = _variable(
+        "API_CORS_ORIGINS", ""
+    )
+    """Web pages of other origins that browsers let use the API."""
+    api_tls_cert_file: Annotated[Path | None, values.path()] = _variable("API_TLS_CERT_FILE")
+    api_tls_key_file: Annotated[Path | None, values.path()] = _variable("API_TLS_KEY_FILE")
+    api_access_log: Annotated[
+        Literal["off", "route", "path"], values.one_of("off", "route", "path")
+    ] = _variable("API_ACCESS_LOG", "route")
     webhook_allowed_networks: Annotated[tuple[values.Network, ...], values.networks()] = _variable(
         "WEBHOOK_ALLOWED_NETWORKS", ""
     )
@@ -307,6 +323,13 @@ class Settings(BaseSettings):
                 f"more than twice HEARTBEAT_INTERVAL, which is {interval_s * 1000:.0f}"
             )
         return timeout_s
+
+    @field_validator("api_tls_key_file")
+    @classmethod
+    def _check_tls_pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if (key is None) != (info.data.get("api_tls_cert_file") is None):
+            raise values.wrong("set together with API_TLS_CERT_FILE, or neither of them")
+        return key
 
     @field_validator("retry_max_delay_s")
     @classmethod

@@ -30,6 +30,7 @@ _SIZE_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)+", re.ASCII)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _MAILBOX = re.compile(r"[^@\s<>]{1,64}@[^@\s<>]{1,255}")
+_ORIGIN = re.compile(r"https?://[a-z0-9._-]{1,255}(:[0-9]{1,5})?")
 _DATABASE_HOST = re.compile(r"[\w.,:%/-]*")
 
 
@@ -208,6 +209,19 @@ def http_url() -> BeforeValidator:
         if "@" in url.netloc or "?" in text or "#" in text:
             raise wrong(allowed)
         return text.rstrip("/")
+
+    return _reader(read)
+
+
+def origins() -> BeforeValidator:
+    """Read origins as browsers write them: scheme, host and port, no path."""
+    allowed = "origins such as https://app.example.com or http://localhost:5173, by commas"
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(item.lower() for item in _items(text))
+        if not all(_ORIGIN.fullmatch(item) for item in found):
+            raise wrong(allowed)
+        return found
 
     return _reader(read)
 
