@@ -112,7 +112,8 @@ class Answers:
         """Return the kept answer, or why the question may not be put, or the lease to put it.
 
         Waits while somebody else asks the same, and returns None when that takes longer than
-        `wait_s`, or than this process's bound. Pending: it is still to come, to another job. Raises Unavailable.
+        `wait_s`, or than this process's bound. Pending: it is still to come, to another job. Raises
+        Unavailable.
         """
         place = (question.workspace_id, question.key)
         deadline = time.monotonic() + (self._wait_s_max if wait_s is None else wait_s)
