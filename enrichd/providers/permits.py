@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from enrichd.errors import ProviderThrottled, Unavailable
 from enrichd.providers.database_clock import US, DatabaseClock
+from enrichd.providers.permit_stock import PermitStock
 from enrichd.store.rate_limits import PRIORITIES, Grant, Taken, TakenWindow, WindowRow
 
 # A batch is worth a round trip from so many permits on.
@@ -37,7 +38,6 @@ SLACK_S_MIN: Final = 0.02
 SLACK_S_MAX: Final = 0.2
 # A permit that nobody needs is given back after this long, if no other batch goes before.
 LINGER_S: Final = 0.5
-UNUSED_MAX: Final = 2000
 # That a limit is reached is not asked again for so long while there are moments to come back at.
 CLOSED_S_MAX: Final = 5.0
 # An answer of PostgreSQL that takes longer than this counts as none when somebody's patience ends.
@@ -73,14 +73,14 @@ class Waiter:
     permit: asyncio.Future[Grant]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What a pool did since it was made."""
 
-    asks: int = 0
-    given: int = 0
-    unused: int = 0
-    """Permits that nobody used in their time; all of them are given back."""
+    asks: int
+    given: int
+    unused: int
+    """Permits that nobody used in their time."""
 
 
 class PermitPool:
@@ -90,13 +90,13 @@ class PermitPool:
         self.windows: Sequence[WindowRow] = ()
         self.standing: Sequence[TakenWindow] = ()
         """The windows as they stood at the last answer."""
-        self.counts = Counts()
+        self._asks = 0
+        self._given = 0
         self._ask = ask
         self._clock = clock
         self._bucket = bucket
         self._lines: list[dict[Waiter, None]] = [{} for _ in range(PRIORITIES)]
-        self._held: list[Grant] = []
-        self._unused: list[int] = []
+        self._stock = PermitStock(clock)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -117,18 +117,19 @@ class PermitPool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._came += 1
-        if not self._waiting() and self._spend(now) is not None:
+        if not self._waiting() and self._stock.spend(now) is not None:
+            self._given += 1
             return
         self._refuse_while_closed(now, now + wait_s_max)
         waiter = Waiter(priority, now + wait_s_max, loop.create_future())
         self._lines[priority - 1][waiter] = None
         while True:
             grant = await self._wait_in_line(waiter)
-            if not self._clock.may_have_come(grant.end_us, loop.time()):
+            if not self._stock.is_late(grant, loop.time()):
                 return
             # This loop was held up between the giving and now: too late to be used.
-            self.counts.given -= 1
-            self._note_unused(grant)
+            self._given -= 1
+            self._stock.put_away(grant)
             waiter = Waiter(priority, waiter.deadline, loop.create_future())
             self._lines[priority - 1] = {waiter: None, **self._lines[priority - 1]}
 
@@ -149,14 +150,16 @@ class PermitPool:
     @property
     def is_idle(self) -> bool:
         """Say whether nobody waits and nothing is held or to be given back."""
-        return not (self._waiting() or self._held or self._unused)
+        return not (self._waiting() or self._stock or self._stock.has_unused)
+
+    @property
+    def counts(self) -> Counts:
+        """Return what was asked and given so far."""
+        return Counts(self._asks, self._given, self._stock.unused_ever)
 
     def pause(self, until: float) -> None:
         """Use no permit before a monotonic time: the provider wants to be left alone."""
-        early = [grant for grant in self._held if self._clock.monotonic(grant.start_us) < until]
-        self._held = [grant for grant in self._held if grant not in early]
-        for grant in early:
-            self._note_unused(grant)
+        self._stock.drop_before(until)
         self._is_short = False
         self._wake()
 
@@ -167,10 +170,8 @@ class PermitPool:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for grant in self._held:
-            self._note_unused(grant)
-        self._held = []
-        if self._unused:
+        self._stock.drop_before(float("inf"))
+        if self._stock.has_unused:
             try:
                 async with asyncio.timeout(SILENT_S):
                     await self._refill()
@@ -179,32 +180,19 @@ class PermitPool:
 
     # Handing out
 
-    def _spend(self, now: float) -> Grant | None:
-        """Take one permit whose time is now out of what is held."""
-        self._drop_late(now)
-        if not self._held or not self._clock.has_come(self._held[0].start_us, now):
-            return None
-        first = self._held[0]
-        if first.permits > 1:
-            self._held[0] = Grant(first.start_us, first.end_us, first.permits - 1)
-        else:
-            del self._held[0]
-        self.counts.given += 1
-        return Grant(first.start_us, first.end_us, 1)
-
     def _serve(self) -> None:
         """Give permits whose time has come to the first in line; come again for the next."""
         loop = asyncio.get_running_loop()
-        while (waiter := self._first()) is not None and (grant := self._spend(loop.time())):
+        while (waiter := self._first()) is not None and (grant := self._stock.spend(loop.time())):
+            self._given += 1
             self._lines[waiter.priority - 1].pop(waiter)
             waiter.permit.set_result(grant)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if waiter is not None:
-            if self._held:
-                at = self._clock.monotonic(self._held[0].start_us)
-                self._timer = loop.call_at(at, self._serve)
+            if self._stock:
+                self._timer = loop.call_at(self._stock.first_at, self._serve)
             if self._lacking():
                 self._wake()
 
@@ -218,24 +206,9 @@ class PermitPool:
     def _take_back(self, permit: asyncio.Future[Grant]) -> None:
         """Give a cancelled one's permit to the next in line."""
         if permit.exception() is None:
-            self.counts.given -= 1
-            self._hold([permit.result()])
+            self._given -= 1
+            self._stock.add([permit.result()])
             self._serve()
-
-    def _hold(self, grants: Sequence[Grant]) -> None:
-        self._held = sorted([*self._held, *grants], key=lambda grant: grant.start_us)
-
-    def _drop_late(self, now: float) -> None:
-        """Put away permits whose time may be over."""
-        if self._held and self._clock.may_have_come(self._held[0].end_us, now):
-            late = [grant for grant in self._held if self._clock.may_have_come(grant.end_us, now)]
-            self._held = [grant for grant in self._held if grant not in late]
-            for grant in late:
-                self._note_unused(grant)
-
-    def _note_unused(self, grant: Grant) -> None:
-        self.counts.unused += grant.permits
-        self._unused += [grant.end_us] * min(grant.permits, UNUSED_MAX - len(self._unused))
 
     # Refusing
 
@@ -255,7 +228,7 @@ class PermitPool:
         now = asyncio.get_running_loop().time()
         next_at = self._clock.monotonic(self._next_us)
         in_line = itertools.chain.from_iterable(list(line) for line in self._lines)
-        for waiter in itertools.islice(in_line, self._permits(), None):
+        for waiter in itertools.islice(in_line, len(self._stock), None):
             if next_at > waiter.deadline and not waiter.permit.done():
                 self._lines[waiter.priority - 1].pop(waiter)
                 wait_s = self._clock.monotonic(next(self._softs, self._next_us)) - now
@@ -297,11 +270,8 @@ class PermitPool:
     def _waiting(self) -> int:
         return sum(map(len, self._lines))
 
-    def _permits(self) -> int:
-        return sum(grant.permits for grant in self._held)
-
     def _lacking(self) -> int:
-        return max(self._waiting() - self._permits(), 0)
+        return max(self._waiting() - len(self._stock), 0)
 
     def _due_at(self) -> float:
         """Return when the next batch is worth asking for."""
@@ -309,8 +279,8 @@ class PermitPool:
         if self._is_short:
             best = next(place for place, line in enumerate(self._lines, start=1) if line)
             return max(due_at, self._clock.monotonic(self._next_us) - horizon_s(best))
-        if self._held and self._lacking() < BATCH:
-            return max(due_at, self._clock.monotonic(self._held[-1].start_us) - NEAR_S)
+        if self._stock and self._lacking() < BATCH:
+            return max(due_at, self._stock.last_at - NEAR_S)
         return due_at
 
     async def _keep_asking(self) -> None:
@@ -318,12 +288,12 @@ class PermitPool:
         pauses_s = iter(RETRY_PAUSES_S)
         clock = asyncio.get_running_loop().time
         try:
-            while self._waiting() or self._held or self._unused:
+            while not self.is_idle:
                 self._changed.clear()
                 if not self._lacking():
                     await self._wait(LINGER_S)
-                    self._drop_late(clock())
-                    if self._waiting() or self._held or not self._unused:
+                    self._stock.drop_late(clock())
+                    if self._waiting() or self._stock or not self._stock.has_unused:
                         continue
                 elif (pause_s := self._due_at() - clock()) > 0:
                     await self._wait(pause_s)
@@ -354,7 +324,7 @@ class PermitPool:
         clock = asyncio.get_running_loop().time
         wanted = self._wanted()
         lacking = sum(wanted)
-        unused, self._unused = self._unused, []
+        unused = self._stock.take_unused()
         slack_s = min(max(self._clock.uncertainty_s + SLACK_S, SLACK_S_MIN), SLACK_S_MAX)
         self._asking_since = clock()
         try:
@@ -367,15 +337,15 @@ class PermitPool:
                 patience_s=self._patience_s(),
             )
         except BaseException:
-            self._unused = unused + self._unused
+            self._stock.keep_unused(unused)
             raise
         finally:
             self._asking_since = None
-        self.counts.asks += 1
+        self._asks += 1
         self._failure = None
         self._learn(taken, lacking, clock() - self._asked_at)
         self._asked_at = clock()
-        self._hold(taken.grants)
+        self._stock.add(taken.grants)
         self._serve()
         if self._is_short:
             self._refuse_hopeless()
@@ -392,7 +362,7 @@ class PermitPool:
 
     def _wanted(self) -> list[int]:
         """Return how many lack a permit, by priority: what is held goes to the first in line."""
-        held, wanted = self._permits(), []
+        held, wanted = len(self._stock), []
         for line in self._lines:
             wanted.append(max(len(line) - held, 0))
             held = max(held - len(line), 0)
