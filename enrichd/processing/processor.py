@@ -48,6 +48,11 @@ CONTROL_S = 1.0
 DRAIN_EXTRA_S = 10.0
 # Who hears hints polls so many times less often.
 POLLS_SPARED = 3
+# Suspects are left for so long to workers with nothing to do; one that has them waits so long for
+# its other runs, and lets suspects be for so long after it waited in vain.
+SUSPECTS_AFTER_S = 0.5
+SUSPECTS_WAIT_S = 10.0
+SUSPECTS_SPARED_S = 60.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
 FENCE_S = 5.0
 
@@ -83,6 +88,7 @@ class JobProcessor:
         only_lanes: frozenset[str] | None = None,
         on_identity: Callable[[UUID], None] = ignore,
         on_idle: Callable[[bool], None] = ignore,
+        on_blocked: Callable[[], None] = lambda: None,
         duty: Duty | None = None,
     ) -> None:
         self.worker_id: UUID = uuid7()
@@ -114,6 +120,9 @@ class JobProcessor:
         self._is_tending = is_tending
         self._on_identity = on_identity
         self._on_idle = on_idle
+        self._on_blocked = on_blocked
+        self._suspects_since: float | None = None
+        self._spares_suspects_until = float("-inf")
         self._is_idle = False
         self._ear = Ear(hot, duty, self._hear) if duty is not None else None
         self._limits = Limits()
@@ -225,7 +234,7 @@ class JobProcessor:
         if self._ended:
             await self._turn(room=0)
         elif runners.runs or runners.buffer:
-            await self._wait(None)
+            await self._wait_with_suspects()
         else:
             suspect = runners.suspects[0].id if runners.suspects else None
             try:
@@ -234,9 +243,39 @@ class JobProcessor:
             except Unavailable as error:
                 await self._outage(error)
                 return
+            self._suspects_since = None
             runners.is_alone = suspect is not None
             if runners.is_alone:
                 runners.run_suspect()
+
+    async def _wait_with_suspects(self) -> None:
+        """Wait for what runs to end; suspects that would wait for long are left to others.
+
+        Those that runs of this worker hold up call for a fresh one, which has nothing beside them.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._runners.suspects:
+            await self._wait(None)
+            return
+        if self._suspects_since is None:
+            self._suspects_since = now
+        until = self._suspects_since + SUSPECTS_WAIT_S
+        if now < until:
+            self._rest()
+            await self._wait_for_end(min(until, now + self._time_left_s()))
+            return
+        self._suspects_since = None
+        self._spares_suspects_until = now + SUSPECTS_SPARED_S
+        self._give_back(self._runners.spare_suspects(keep=0))
+        if not self._runners.is_alone:
+            self._on_blocked()
+
+    def _suspects_after_s(self, *, is_idle: bool) -> float:
+        """Return how long suspects are left to others: not at all with nothing to do."""
+        if is_idle:
+            return 0.0
+        is_spared = asyncio.get_running_loop().time() < self._spares_suspects_until
+        return SUSPECTS_SPARED_S if is_spared else SUSPECTS_AFTER_S
 
     def _is_over(self) -> bool:
         if self._is_stopping or self._time_left_s() <= 0:
@@ -289,7 +328,13 @@ class JobProcessor:
         began = clock()
         self._is_turning = True
         try:
-            turn = await self._hot.turn(worker_id=worker_id, ended=batch, plan=plan, room=room)
+            turn = await self._hot.turn(
+                worker_id=worker_id,
+                ended=batch,
+                plan=plan,
+                room=room,
+                suspects_after_s=self._suspects_after_s(is_idle=is_idle),
+            )
         except Unavailable as error:
             self._ended.extendleft(reversed(batch))
             await self._outage(error)

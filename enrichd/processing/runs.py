@@ -167,10 +167,10 @@ class Runners:
         self.buffer.append(self.suspects.popleft())
         self.start()
 
-    def spare_suspects(self) -> list[Claimed]:
-        """Take the suspects beyond SUSPECTS_MAX: other workers shall share them."""
-        spare = list(self.suspects)[SUSPECTS_MAX:]
-        while len(self.suspects) > SUSPECTS_MAX:
+    def spare_suspects(self, keep: int = SUSPECTS_MAX) -> list[Claimed]:
+        """Take the suspects beyond the first `keep`: other workers shall share them."""
+        spare = list(self.suspects)[keep:]
+        while len(self.suspects) > keep:
             self.suspects.pop()
         return spare
 

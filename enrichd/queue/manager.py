@@ -122,16 +122,30 @@ class JobQueueManager:
         )
 
     async def turn(
-        self, *, worker_id: UUID, ended: Sequence[Ended], plan: Sequence[Lane], room: int
+        self,
+        *,
+        worker_id: UUID,
+        ended: Sequence[Ended],
+        plan: Sequence[Lane],
+        room: int,
+        suspects_after_s: float = 0.0,
     ) -> Turn:
         """Record what ended and claim up to `room` jobs, in one statement.
 
+        Suspects, jobs whose worker died, are claimed when they are ready for `suspects_after_s`.
         A value that PostgreSQL refuses fails its own job only. Raises Unavailable when the
         database is away: nothing is lost, the same outcomes may be given again.
         """
         try:
             claimed, lost = await self._alone(
-                lambda conn: jobs.turn(conn, worker_id=worker_id, ended=ended, plan=plan, room=room)
+                lambda conn: jobs.turn(
+                    conn,
+                    worker_id=worker_id,
+                    ended=ended,
+                    plan=plan,
+                    room=room,
+                    suspects_after_s=suspects_after_s,
+                )
             )
         except Invalid as error:
             if not ended:

@@ -217,7 +217,9 @@ async def resume(conn: Connection, *, job_id: UUID) -> bool:
 
 # A worker row is inserted before its first claim, so a processing job without a live row has truly
 # lost its worker, whether that row is dead or gone. A worker that ran a suspect alone has said so:
-# then no other job that it held is to blame. The join reads the index `running`, whose
+# then no other job that it held is to blame; and a suspect never runs before that was said, so one
+# that its worker only held, or was giving back, is not to blame either.
+# The join reads the index `running`, whose
 # size is the fleet's concurrency. It only proposes: when a row changed before its lock was taken,
 # PostgreSQL checks the conditions again on the new row but takes the join's other side as
 # empty, so a job that was rescued and claimed anew meanwhile would be taken from its live worker.
@@ -226,7 +228,8 @@ async def resume(conn: Connection, *, job_id: UUID) -> bool:
 RESCUE: LiteralString = """
     with proposed as materialized (
         select job.id, job.worker_id,
-               worker.alone_job is null or worker.alone_job = job.id as is_blamed
+               worker.id is null
+                   or coalesce(worker.alone_job = job.id, job.crashes = 0) as is_blamed
           from enrichment_jobs as job
           left join enrichment_workers as worker on worker.id = job.worker_id
          where job.status = 'processing'

@@ -443,6 +443,8 @@ RECORDING: LiteralString = """
 # there. The cost does not grow with the backlog, a left-out lane's backlog, history, or (by the
 # floor) dead entries under an old snapshot. MATERIALIZED keeps the planner from updating more rows
 # than were picked, and the array from joining them with the whole table: it cannot know `room`.
+# Suspects, jobs whose worker died, are left for a while to workers that have nothing else to do:
+# as many rows are stepped over as dead workers held.
 CLAIMING: LiteralString = """
     picked as materialized (
         select job.id
@@ -455,6 +457,8 @@ CLAIMING: LiteralString = """
                   and provider_id = lane.provider_id
                   and priority = lane.priority
                   and fair_rank >= lane.floor_rank
+                  and (crashes = 0
+                       or updated_at <= now() - make_interval(secs => %(suspects_after_s)s))
                 order by fair_rank, id
                 limit lane.quota
                   for update skip locked) as job
@@ -494,8 +498,11 @@ async def turn(
     ended: Sequence[Ended],
     plan: Sequence[Lane],
     room: int,
+    suspects_after_s: float = 0.0,
 ) -> tuple[list[Claimed], list[str]]:
     """Record what ended and claim up to `room` jobs; return the jobs and the ids of lost claims.
+
+    Suspects are claimed when they have been ready for `suspects_after_s`.
 
     Bound `ended` by TURN_ROWS_MAX. One value that PostgreSQL refuses fails the whole turn and
     changes nothing.
@@ -511,6 +518,7 @@ async def turn(
         "quotas": plain_array([lane.quota for lane in plan]),
         "floors": plain_array([lane.floor for lane in plan]),
         "room": room,
+        "suspects_after_s": suspects_after_s,
     }
     if ended:
         values |= {

@@ -57,6 +57,7 @@ async def work(settings: Settings, sock: socket.socket, duty: Duty | None) -> in
             grace_s=settings.job_timeout_s + TIMEOUT_EXTRA_S,
             on_identity=lambda worker_id: link.say(f"id {worker_id}\nready"),
             on_idle=lambda is_idle: link.say("idle" if is_idle else "busy"),
+            on_blocked=lambda: link.say("recycle runs hold up a suspect"),
             duty=None if settings.is_pooler else duty,
         )
         try:

@@ -355,6 +355,7 @@ async def test_a_job_that_changed_between_the_look_and_the_lock_is_claimed_as_it
         "quotas": "{5}",
         "floors": "{0}",
         "room": 5,
+        "suspects_after_s": 0.0,
     }
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
 
