@@ -53,6 +53,14 @@ class Sparing(Protocol):
     inputs: Mapping[Operation, Sequence[str]]
 
 
+@runtime_checkable
+class Repeating(Protocol):
+    """An adapter some of whose questions make the same request: they share an answer too."""
+
+    def same_request(self, operation: Operation, lead: Lead) -> Operation:
+        """Return the operation whose request and answer a question has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question of one job to one provider."""
@@ -71,6 +79,8 @@ class Question:
 
 def cache_key(adapter: object, provider_id: str, operation: Operation, lead: Lead) -> bytes:
     """Return the 32 bytes that all ways to put one question share."""
+    if isinstance(adapter, Repeating):
+        operation = adapter.same_request(operation, lead)
     names = adapter.inputs.get(operation) if isinstance(adapter, Sparing) else None
     parts = _parts(lead, names if names is not None else INPUTS[operation])
     if not parts:

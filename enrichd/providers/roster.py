@@ -8,7 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from enrichd.domain.addresses import Network
-from enrichd.providers.adapters import builtin as _builtin  # noqa: F401 - registers itself
+from enrichd.providers.adapters import (  # noqa: F401 - they register themselves
+    apollo,
+    builtin,
+    clearbit,
+    hunter,
+    pdl,
+)
 from enrichd.providers.base import REGISTERED, Provider
 from enrichd.providers.client import Connections, common_limits
 from enrichd.providers.dns import Resolver

@@ -269,8 +269,14 @@ class _Waterfall:
         adapter = self._asker.providers.find(provider_id)
         if adapter is None:
             return self._skip(provider_id, None, "no_such_provider")
+        answered: set[Operation] = set()
+        one_record: frozenset[Operation] = getattr(adapter, "one_record", frozenset())
         for operation in PAID:
             if operation not in adapter.operations:
+                continue
+            if operation in one_record and not answered.isdisjoint(one_record):
+                # It would be the whole record once more, and cost as much.
+                self._skip(provider_id, operation, "same_record")
                 continue
             if not self._findings.could_use(operation):
                 self._skip(provider_id, operation, "nothing_missing")
@@ -287,6 +293,7 @@ class _Waterfall:
                 # Its other questions would meet the same trouble.
                 return None
             if isinstance(asked, Found) and asked.facts:
+                answered.add(operation)
                 await self._verify_new_email()
             if self._findings.is_enough():
                 return None

@@ -382,3 +382,21 @@ async def test_an_outage_is_waited_out_only_as_long_as_there_are_runs():
     result = await search(paid, down, is_last_run=True)
 
     assert result.outcome == "partial"
+
+
+async def test_a_provider_whose_answer_is_the_whole_record_is_paid_for_it_once():
+    class WholeRecord(ScriptedProvider):
+        one_record = frozenset({Operation.FIND_EMAIL, Operation.ENRICH_PERSON})
+
+    whole = WholeRecord(
+        "whole",
+        {
+            Operation.FIND_EMAIL: found(email("ada@acme.com")),
+            Operation.ENRICH_PERSON: found(title("CTO")),
+        },
+    )
+
+    result = await search(whole, types=(EMAIL, PERSON))
+
+    assert tried(result) == [("whole", "answered", None), ("whole", "skipped", "same_record")]
+    assert len(whole.asked) == 1

@@ -94,6 +94,13 @@ class Clearbit:
             return None if query.address else query.email_problem or "no_email"
         return None if query.address or query.domain else query.domain_problem or "no_domain"
 
+    def same_request(self, operation: Operation, lead: Query) -> Operation:
+        """Return the operation whose record has the social profiles that are asked for."""
+        if operation is not Operation.FIND_SOCIAL_PROFILES:
+            return operation
+        is_person = _is_about_person(operation, lead)
+        return Operation.ENRICH_PERSON if is_person else Operation.ENRICH_COMPANY
+
     async def call(self, operation: Operation, query: Query) -> Found:
         """Ask once. Raises ProviderThrottled for an answer that only comes later."""
         answer = await self.begin(operation, query, callback_url=None)

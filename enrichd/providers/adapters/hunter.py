@@ -7,7 +7,7 @@ same address; 222 is a check that did not work. Nothing is ever called back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final
@@ -69,6 +69,10 @@ class Hunter:
 
     provider_id: ClassVar[str]
     operations: ClassVar[frozenset[Operation]] = frozenset(Operation)
+    inputs: ClassVar[Mapping[Operation, Sequence[str]]] = {
+        Operation.ENRICH_PERSON: ("email", "linkedin_url"),
+        Operation.ENRICH_COMPANY: ("domain",),
+    }
 
     def __init__(self, connections: Connections, settings: ProviderSettings) -> None:
         self._connections = connections
@@ -101,6 +105,13 @@ class Hunter:
             case Operation.FIND_SOCIAL_PROFILES:
                 has_way = query.address or _linkedin_handle(query) or query.domain
                 return None if has_way else query.domain_problem or "no_domain"
+
+    def same_request(self, operation: Operation, lead: Query) -> Operation:
+        """Return the operation whose record has the social profiles that are asked for."""
+        if operation is not Operation.FIND_SOCIAL_PROFILES:
+            return operation
+        is_person = lead.address or _linkedin_handle(lead)
+        return Operation.ENRICH_PERSON if is_person else Operation.ENRICH_COMPANY
 
     async def call(self, operation: Operation, query: Query) -> Found:
         """Ask once. Raises ProviderThrottled for an answer that only comes later."""

@@ -294,7 +294,7 @@ async def test_a_call_costs_what_apollo_says_or_one(apollo, adapter, told, cost)
         (503, b"<html>", ProviderDown),
     ],
 )
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
 async def test_a_status_means_what_apollo_means(apollo, adapter, operation, status, body, raised):
     apollo.script("*", faults.status(status, body))
 
@@ -410,7 +410,7 @@ async def test_no_credits_left_is_not_worth_waiting_for(status):
         (COMPANY, lead("ada@gmail.com"), "free_mail_domain"),
         (COMPANY, lead(companyName="Acme"), "no_domain"),
         (FIND, lead(fullName="Ada Quill", companyName="Acme"), None),
-        *((operation, FULL, None) for operation in OPERATIONS),
+        *((operation, FULL, None) for operation in sorted(OPERATIONS)),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_not_put(adapter, operation, about, reason):

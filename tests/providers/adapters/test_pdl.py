@@ -167,7 +167,7 @@ async def test_a_match_without_what_is_wanted_is_not_paid(pdl, adapter, operatio
     assert found.cost_credits == pdl.credits_spent == (0 if operation is FIND else 1)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
 async def test_nobody_is_a_404_and_costs_nothing(pdl, adapter, operation):
     about = lead("unknown.lee@unknown7.example")
 
@@ -254,7 +254,7 @@ async def test_a_call_costs_what_its_header_says_or_one(pdl, adapter, spent, cos
         (503, ProviderDown),
     ],
 )
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
 async def test_a_status_means_what_pdl_means(pdl, adapter, operation, status, raised):
     body = {"status": status, "error": {"type": "some_error", "message": "Details"}}
     pdl.script("*", faults.status(status, body))
@@ -378,7 +378,7 @@ async def test_no_credits_left_is_not_worth_waiting_for():
         (FIND, lead(linkedinUrl="https://linkedin.com/in/adaq"), None),
         (FIRM, lead("ada@gmail.com"), "free_mail_domain"),
         (FIRM, lead(fullName="Ada Quill"), "no_domain"),
-        *((operation, FULL, None) for operation in OPERATIONS),
+        *((operation, FULL, None) for operation in sorted(OPERATIONS)),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_not_put(adapter, operation, about, reason):
