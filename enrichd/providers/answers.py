@@ -204,7 +204,7 @@ class Answers:
         )
         pause_s = POLL_S_MIN
         while True:
-            verdict = await self.begins.put(beginning)
+            verdict = await self._verdict(beginning)
             match verdict.word:
                 case "go" if verdict.call_id is not None:
                     return Lease(question, verdict.call_id)
@@ -223,6 +223,16 @@ class Answers:
                     pause_s = min(pause_s * 1.5, POLL_S_MAX)
                 case reason:
                     return Skipped(reason)
+
+    async def _verdict(self, beginning: Beginning) -> Verdict:
+        future = self.begins.put(beginning)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Stopped between the verdict's coming and its being read.
+            if not future.cancelled() and future.done() and future.exception() is None:
+                self._give_back_unclaimed(beginning, future.result())
+            raise
 
     async def _kept(self, question: Question, verdict: Verdict) -> Found | PersonSuppressed | None:
         ended = CallEnd(verdict.word, answer=verdict.answer or "{}", keep_s=verdict.left_s)

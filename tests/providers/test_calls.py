@@ -458,6 +458,24 @@ async def test_a_run_that_is_stopped_anywhere_gives_everything_back(database_url
     assert all(reserved == 0 for _, reserved in (await books(database)).values())
 
 
+async def test_a_run_that_is_stopped_just_when_it_may_ask_gives_everything_back(
+    database_url, database
+):
+    source = CountingProvider()
+    async with sharing_providers(database_url, source) as providers:
+        assert providers.shared is not None
+        run = asyncio.create_task(calls_of(providers).ask("counting", PERSON, lead()))
+        # The step between the answer's coming and the run's seeing it.
+        while not providers.shared.answers.begins.items:  # noqa: ASYNC110 - the next step counts
+            await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    assert source.asked == []
+    assert await rows(database, "select * from enrichment_credit_reservations") == []
+    assert await rows(database, "select * from enrichment_provider_cache") == []
+
+
 async def test_without_the_database_nothing_is_asked_and_nothing_paid():
     source = CountingProvider()
     async with sharing_providers("postgresql://127.0.0.1:1/nobody", source) as providers:
