@@ -40,6 +40,10 @@ class Response:
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    route: str = "none"
+    """The template of the route that answered, for metrics and the log."""
+    key_id: str = ""
+    """The caller's key, for the log."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,8 @@ class Stream:
     status: int
     pieces: AsyncIterator[bytes]
     headers: dict[str, str] = field(default_factory=dict)
+    route: str = "none"
+    key_id: str = ""
 
 
 Answer: TypeAlias = Response | Stream

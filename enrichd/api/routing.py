@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from enrichd.api.messages import Answer, Request
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from enrichd.api.application import Api
 
 PREFIX = "/api/enrichment"
+PARAMETER_CHARS_MAX = 200
 
 
 class Access(StrEnum):
@@ -88,12 +88,17 @@ class Route:
     query: type[BaseModel] = NoQuery
     headers: Mapping[str, str] = field(default_factory=dict)
     """Request headers that mean something here, with a sentence each."""
+    body_reader: TypeAdapter[Any] | None = field(init=False, compare=False, repr=False)
+    """Made once: building it takes longer than most requests."""
+
+    def __post_init__(self) -> None:
+        reader = None if self.body is None else TypeAdapter(self.body)
+        object.__setattr__(self, "body_reader", reader)
 
     @property
-    def pattern(self) -> re.Pattern[str]:
-        """Return the path as a pattern; a parameter takes one segment."""
-        text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]{1,200})", re.escape(PREFIX + self.path))
-        return re.compile(text)
+    def template(self) -> str:
+        """Return the whole path with its parameters' names: what metrics and logs show."""
+        return PREFIX + self.path
 
 
 ROUTES: list[Route] = []
@@ -119,3 +124,57 @@ def route(
         return handler
 
     return add
+
+
+class Branch:
+    """The routes below one part of a path: one step for each segment, however many routes."""
+
+    def __init__(self) -> None:
+        self.by_method: dict[str, Route] = {}
+        self._named: dict[str, Branch] = {}
+        self._any: tuple[str, Branch] | None = None
+        """The parameter's name, and what is below it."""
+
+    def find(self, path: str) -> tuple[Branch, dict[str, str]] | None:
+        """Return the branch of a path and its parameters, None for an unknown path.
+
+        A name goes before a parameter: `/jobs/metrics` is never a job's id.
+        """
+        if not path.startswith(PREFIX + "/"):
+            return None
+        branch, parameters = self, {}
+        for segment in path[len(PREFIX) + 1 :].split("/"):
+            named = branch._named.get(segment)
+            if named is not None:
+                branch = named
+            elif branch._any is not None and 1 <= len(segment) <= PARAMETER_CHARS_MAX:
+                name, branch = branch._any
+                parameters[name] = segment
+            else:
+                return None
+        return branch, parameters
+
+    def add(self, route: Route) -> None:
+        """Add a route. Raises ValueError for one that is there already."""
+        branch = self
+        for segment in route.path.strip("/").split("/"):
+            if segment.startswith("{"):
+                name = segment.strip("{}")
+                if branch._any is None:
+                    branch._any = (name, Branch())
+                if branch._any[0] != name:
+                    raise ValueError(f"{route.path}: the parameter is {branch._any[0]} elsewhere")
+                branch = branch._any[1]
+            else:
+                branch = branch._named.setdefault(segment, Branch())
+        if route.method in branch.by_method:
+            raise ValueError(f"{route.method} {route.path} is there twice")
+        branch.by_method[route.method] = route
+
+
+def tree_of(routes: Iterable[Route]) -> Branch:
+    """Return the routes as a tree."""
+    tree = Branch()
+    for one in routes:
+        tree.add(one)
+    return tree

@@ -32,6 +32,9 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
+ROUTE = "enrichd_route"
+"""Where a handler of many routes leaves the template of the one that it was."""
+
 log = get_logger("gateway")
 
 
@@ -69,6 +72,7 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
         log.error("request_broke", route=route, exc_info=error)
         return web.json_response({"status": "error", "output": "enrichd has a bug"}, status=500)
     finally:
+        route = request.match_info.get(ROUTE, route)
         metrics.request_served(route, status, clock() - began)
     return response
 

@@ -1,0 +1,10 @@
+"""All routes: importing this module fills the table."""
+
+from __future__ import annotations
+
+from enrichd.api import jobs
+from enrichd.api.routing import ROUTES
+
+MODULES = (jobs,)
+
+__all__ = ["MODULES", "ROUTES"]

@@ -1,0 +1,185 @@
+"""aiohttp around the API: one handler for everything below /api/enrichment.
+
+It turns a request into the API's own, with a bound on its body in bytes (after decompression) and
+in time, and carries the answer back: compressed if that helps, piece by piece if it is a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator
+from typing import cast
+
+from aiohttp import ClientError, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from uuid_utils.compat import uuid7
+
+from enrichd.api.application import Api
+from enrichd.api.messages import Answer, Request, Response, Stream
+from enrichd.api.problems import problem
+from enrichd.api.routing import PREFIX
+from enrichd.gateway.access_log import AccessLog
+from enrichd.gateway.server import ROUTE
+
+BODY_BYTES_MAX = 2 << 20
+"""A payload may have 1 MiB, and stands in a body with the rest of its job."""
+BODY_S = 15.0
+"""How long a whole body may take, however it drips."""
+PIECE_S = 20.0
+"""How long one piece of a stream may wait for a client that does not read."""
+GZIP_BYTES_MIN = 1024
+GZIP_LEVEL = 4
+ASIDE_BYTES_MIN = 128 * 1024
+"""Compressing more than this would hold up everybody else: another thread does it."""
+COMPRESSIBLE = ("application/json", "application/problem+json", "text/")
+
+
+class Transport:
+    """Serves an Api; `close` ends its streams, so that the gateway can stop."""
+
+    def __init__(self, api: Api, access_log: AccessLog) -> None:
+        self._api = api
+        self._access_log = access_log
+        self._streams: set[asyncio.Task[object]] = set()
+        self._is_closing = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the one route that all of the API's are behind."""
+        return [web.route("*", PREFIX + "/{rest:.*}", self.serve)]
+
+    async def serve(self, incoming: web.Request) -> web.StreamResponse:
+        """Answer a request."""
+        began = asyncio.get_running_loop().time()
+        request = await request_of(incoming)
+        answer = await self._api.answer(request) if isinstance(request, Request) else request
+        incoming.match_info[ROUTE] = answer.route
+        try:
+            if isinstance(answer, Stream):
+                return await self._send_stream(incoming, answer)
+            return await whole(incoming, answer)
+        finally:
+            self._access_log.write(incoming, answer, asyncio.get_running_loop().time() - began)
+
+    async def close(self) -> None:
+        """End every stream and wait for that."""
+        self._is_closing = True
+        for task in self._streams:
+            task.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams)
+
+    async def _send_stream(self, incoming: web.Request, answer: Stream) -> web.StreamResponse:
+        outgoing = web.StreamResponse(status=answer.status, headers=CIMultiDict(answer.headers))
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if incoming.method != "HEAD" and not self._is_closing:
+                self._streams.add(task)
+                await outgoing.prepare(incoming)
+                async for piece in answer.pieces:
+                    async with asyncio.timeout(PIECE_S):
+                        await outgoing.write(piece)
+        except (ConnectionError, TimeoutError):
+            # Whoever reads so slowly, or no more, gets the rest by asking again.
+            if incoming.transport is not None:
+                incoming.transport.abort()
+        except asyncio.CancelledError:
+            if not self._is_closing:
+                raise
+            task.uncancel()
+        finally:
+            self._streams.discard(task)
+            await cast(AsyncGenerator[bytes, None], answer.pieces).aclose()
+        return outgoing
+
+
+async def request_of(incoming: web.Request) -> Request | Answer:
+    """Return the API's request, or the answer to one whose body cannot be taken."""
+    body = b""
+    if incoming.body_exists:
+        taken = await body_of(incoming)
+        if not isinstance(taken, bytes):
+            return taken
+        body = taken
+    query: dict[str, list[str]] = {}
+    if incoming.query_string:
+        for name, value in incoming.query.items():
+            query.setdefault(name, []).append(value)
+    return Request(
+        incoming.method,
+        incoming.path,
+        query,
+        {name.lower(): value for name, value in incoming.headers.items()},
+        body,
+        incoming.remote or "",
+    )
+
+
+async def body_of(incoming: web.Request) -> bytes | Response:
+    """Read a body, decompressed; or return the answer to one that is too large, slow or broken."""
+    content = incoming.content
+    try:
+        if content.is_eof():  # The common case: it came together with the headers.
+            body = content.read_nowait()
+        else:
+            async with asyncio.timeout(BODY_S):
+                body = await bounded(content)
+    except TimeoutError:
+        return refused(408, "slow_body", f"The body took longer than {BODY_S:g} s.")
+    except (ClientError, HttpProcessingError, zlib.error, ValueError):
+        return refused(400, "broken_body", "The body is not what its headers say.")
+    if len(body) > BODY_BYTES_MAX:
+        return refused(413, "body_too_large", f"The body has more than {BODY_BYTES_MAX:,} bytes.")
+    return body
+
+
+async def bounded(content: StreamReader) -> bytes:
+    """Read until the end, or until it is too much."""
+    body = bytearray()
+    while len(body) <= BODY_BYTES_MAX and (piece := await content.readany()):
+        body += piece
+    return bytes(body)
+
+
+def refused(status: int, code: str, detail: str) -> Response:
+    """Return the answer after which the connection is closed: what is left of the body stays."""
+    request_id = str(uuid7())
+    answer = problem(status, code, detail, request_id=request_id)
+    answer.headers |= {"Connection": "close", "X-Request-Id": request_id}
+    return answer
+
+
+async def whole(incoming: web.Request, answer: Response) -> web.Response:
+    """Return aiohttp's form of an answer, compressed where that is wanted and worth it."""
+    body, headers = answer.body, answer.headers
+    if len(body) >= GZIP_BYTES_MIN and headers.get("Content-Type", "").startswith(COMPRESSIBLE):
+        headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
+        if takes_gzip(incoming.headers.get("Accept-Encoding", "")):
+            headers["Content-Encoding"] = "gzip"
+            if len(body) < ASIDE_BYTES_MIN:
+                body = gzipped(body)
+            else:
+                body = await asyncio.to_thread(gzipped, body)
+    return web.Response(status=answer.status, body=body, headers=headers)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Say whether an Accept-Encoding header allows gzip: named, or by `*`, and not with q=0."""
+    allowed: bool | None = None
+    for part in accepted.lower().split(",")[:20]:
+        coding, _, quality = part.partition(";")
+        name = coding.strip()
+        is_wanted = quality.replace(" ", "").removeprefix("q=").strip("0.") != "" or not quality
+        if name in ("gzip", "x-gzip"):
+            return is_wanted
+        if name == "*":
+            allowed = is_wanted
+    return bool(allowed)
+
+
+def gzipped(body: bytes) -> bytes:
+    """Compress, without a time stamp: the same answer is the same bytes."""
+    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
