@@ -20,12 +20,14 @@ def provider_order(payload: Sourcing) -> tuple[str, ...]:
 
 def calls_of(payload: Sourcing, context: JobContext) -> Calls:
     """Return what puts a job's questions; all leads of the job share it, and its credits."""
+    shared = context.providers.shared
     return Calls(
         context.providers,
         workspace_id=context.workspace_id,
         job_id=context.job_id,
         priority=context.priority,
         max_credits=payload.max_credits,
+        wait_s_max=shared.wait_s_max if shared else 0.0,
     )
 
 

@@ -22,6 +22,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._providers: Providers | None = None
+        self._database: Database | None = None
+        """Where the providers' limits, answers and credits are; known with the first processor."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,8 +42,10 @@ class Runtime:
         if self._providers is None:
             # Imported when a job first needs it: HTTP clients and parsers are half of the memory.
             from enrichd.providers.roster import build_providers
+            from enrichd.providers.sharing import share
 
-            settings = self._settings
+            settings, database = self._settings, self._database
+            assert database is not None
             self._providers = build_providers(
                 nameservers=[
                     f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
@@ -50,12 +54,13 @@ class Runtime:
                 allowed_networks=settings.webhook_allowed_networks,
                 settings_of=settings.provider,
                 smtp_probe=probe_of(settings),
+                share=lambda: share(settings, database),
             )
         return self._providers
 
     def processor(self, *, hot: Database, control: Database, **options: Any) -> JobProcessor:
         """Return a JobProcessor as the settings have it; `options` override its arguments."""
-        settings = self._settings
+        settings, self._database = self._settings, control
         chosen: dict[str, Any] = {
             "concurrency": settings.max_concurrent_jobs,
             "job_timeout_s": settings.job_timeout_s,

@@ -50,6 +50,13 @@ class Shared:
     wait_s_max: float = 5.0
     """How long a run may wait for a permit before it is put off."""
 
+    async def aclose(self) -> None:
+        """Write what is still to be written, then close the connection."""
+        await self.suppressions.aclose()
+        await self.limiter.aclose()
+        await self.answers.aclose()
+        await self.database.close()
+
 
 class Providers:
     """The adapters of one process and one event loop, each made when it is first needed."""
@@ -82,7 +89,7 @@ class Providers:
         """Close every connection that was opened."""
         await self.connections.aclose()
         if self.shared is not None:
-            await self.shared.database.close()
+            await self.shared.aclose()
 
     def find(self, provider_id: str) -> Provider | None:
         """Return the adapter with that id, or None if nobody registered one."""
