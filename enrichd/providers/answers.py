@@ -20,7 +20,6 @@ from uuid import UUID
 import orjson
 from uuid_utils.compat import uuid7
 
-from enrichd.domain.email_hashes import email_hmac
 from enrichd.errors import PersonSuppressed
 from enrichd.logs import get_logger
 from enrichd.providers.answer_json import from_text
@@ -30,6 +29,7 @@ from enrichd.providers.call_ends import CallEnd
 from enrichd.providers.credits import NO_CAPS, Caps
 from enrichd.providers.group_commit import GroupCommit
 from enrichd.providers.questions import Question
+from enrichd.providers.suppressions import hashes_of
 from enrichd.store import answers
 from enrichd.store.answers import Beginning, End, Verdict
 from enrichd.store.database import Database, storing
@@ -345,7 +345,9 @@ def _free(beginning: Beginning) -> End:
 def _with_subjects(pepper: bytes, end: End, addresses: Sequence[str]) -> End:
     if end.answer is None:
         return end
-    return replace(end, subjects=sorted({email_hmac(pepper, one) for one in addresses}))
+    return replace(
+        end, subjects=sorted({one for text in addresses for one in hashes_of(pepper, text)})
+    )
 
 
 def _report_lost(item: tuple[End, Sequence[str]]) -> None:

@@ -16,6 +16,7 @@ from enrichd.domain.leads import lead_from
 from enrichd.domain.payloads import LeadInput
 from enrichd.errors import ProviderDown, ProviderError, ProviderGarbled, ProviderRejected
 from enrichd.providers.base import Found, Operation, Pending
+from enrichd.providers.callbacks import Callbacks, Receipt, receive_callback
 from enrichd.providers.calls import Calls
 from enrichd.providers.roster import Providers
 from enrichd.store.database import Database
@@ -243,6 +244,28 @@ async def test_the_answer_of_a_job_that_was_cancelled_goes_to_the_next(scene):
 
     assert isinstance(answer, Found)
     assert len(scene.source.asked) == 1
+
+
+async def test_a_callback_over_the_real_table_brings_the_answer_to_all(database_url, database):
+    source = SlowProvider()
+    async with database.connection() as conn:
+        job = await a_job(conn, status="waiting")
+    callbacks = Callbacks(database, base_url="https://enrichd.test")
+    async with sharing_providers(database_url, source, callbacks=callbacks) as providers:
+        scene = Scene(providers, MemoryCallbacks(), source, job.id, database)
+        assert [type(await scene.ask(owner)) for owner in (None, None, uuid4())] == [Pending] * 3
+        (url,) = source.urls
+        assert url is not None
+
+        token = url.rpartition("/")[2]
+        receipt = await receive_callback(database, token, b'{"title": "CTO"}')
+        answer = await scene.ask()
+        other = await scene.ask(uuid4())
+
+    assert receipt is Receipt.RESUMED
+    assert isinstance(answer, Found)
+    assert (answer.facts[0].value, other.cached) == ("CTO", True)
+    assert len(source.asked) == 1
 
 
 async def test_whoever_wants_no_callback_gives_no_address(database_url):

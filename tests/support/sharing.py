@@ -43,6 +43,16 @@ class OneKeyring:
         return provider_id, self._settings_of(provider_id)
 
 
+class NobodySuppressed:
+    """Nobody wants to be left alone."""
+
+    async def is_suppressed(self, workspace_id: str, *addresses: str) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        pass
+
+
 class CountingProvider:
     """A provider that counts what it is asked and what it bills; `answer` says what it answers."""
 
@@ -96,7 +106,7 @@ async def sharing_providers(
         limiter=RateLimiter(database),
         breakers=Breakers(database),
         keyring=OneKeyring(settings_of),  # type: ignore[arg-type]
-        suppressions=None,  # type: ignore[arg-type]
+        suppressions=NobodySuppressed(),  # type: ignore[arg-type]
         callbacks=callbacks,
         caps=caps,
     )
