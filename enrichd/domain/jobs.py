@@ -83,7 +83,8 @@ def require_move(job_id: UUID, status: JobStatus, wanted: JobStatus) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that takes 1.2 of the 7.4 µs that a job of a bulk enqueue costs its client.
+@dataclass(slots=True)
 class NewJob:
     """A job to put on the queue; `payload` is the parsed JSON object of its type."""
 
@@ -133,6 +134,8 @@ class Claimed:
     """Workers that died while they had it."""
     waited_s: float | None = None
     """Seconds from when it was ready to its claim, by the database's clock."""
+    age_s: float = 0.0
+    """Seconds since it was enqueued, by the database's clock."""
     taken_at: float = 0.0
     """When the worker got it, by its own monotonic clock."""
 
