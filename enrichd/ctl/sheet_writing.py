@@ -7,33 +7,19 @@ was read had one. Blank rows are not written.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from enrichd.ctl.sheet_fields import column_values
 from enrichd.ctl.sheet_output import Output
 from enrichd.ctl.sheet_reading import BadRow, Format, Row, Sheet
+from enrichd.domain.result_fields import column_values
+from enrichd.domain.sheet_cells import neutral, quoted
 
 RESULT_PREFIX = "enriched_"
 RESULT_KEY = "enrichment"
-
-FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
-# Programs differ in what they strip from the front of a cell before they look for a formula.
-HIDDEN_FORMULA = re.compile("[\\s\x00\u200b\u200e\u200f\u2060\ufeff]+[=+\\-@＝＋－＠]")
-# A signed number or a phone number in groups of digits holds nothing to calculate. `+1-415-555` is
-# not one of them: Excel would show -969.
-HARMLESS = re.compile(r"[+-](?:[0-9]{1,20}(?:[ .,][0-9]{1,20}){0,20}[ %]?)?")
-
-
-def neutral(cell: str) -> str:
-    """Return a cell with a leading `'` if a spreadsheet might run it as a formula."""
-    if cell and (cell[0] in FORMULA_STARTS or HIDDEN_FORMULA.match(cell)):
-        return cell if HARMLESS.fullmatch(cell) else "'" + cell
-    return cell
 
 
 class SheetWriter:
@@ -138,7 +124,7 @@ class SheetWriter:
             or line.count(delimiter) != len(cells) - 1
             or (len(cells) == 1 and not line)
         ):
-            line = delimiter.join(_quoted(cell, delimiter, alone=len(cells) == 1) for cell in cells)
+            line = delimiter.join(quoted(cell, delimiter, alone=len(cells) == 1) for cell in cells)
         return line + end
 
     def _json_line(self, row: Row, result: Mapping[str, Any] | None, error: str | None) -> str:
@@ -179,13 +165,6 @@ def _free_name(name: str, taken: Iterable[str]) -> str:
         number += 1
         free = f"{name}_{number}"
     return free
-
-
-def _quoted(cell: str, delimiter: str, *, alone: bool) -> str:
-    # A line of one empty cell would read as a blank line.
-    if '"' in cell or delimiter in cell or "\n" in cell or "\r" in cell or (alone and not cell):
-        return '"' + cell.replace('"', '""') + '"'
-    return cell
 
 
 def _json_cell(value: Mapping[str, Any], key: str) -> str:

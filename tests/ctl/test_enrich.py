@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from enrichd.ctl.sheet_fields import DEFAULT_FIELDS, FIELDS
+from enrichd.domain.result_fields import DEFAULT_FIELDS, FIELDS
 from tests.support import postgres
 from tests.support.dns_server import DnsServer
 from tests.support.processes import NO_NETWORK

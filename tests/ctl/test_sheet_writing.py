@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from enrichd.ctl.sheet_reading import open_sheet
-from enrichd.ctl.sheet_writing import SheetWriter, neutral
+from enrichd.ctl.sheet_writing import SheetWriter
+from enrichd.domain.sheet_cells import neutral
 from enrichd.errors import InvalidFile
 
 RESULT = {"outcome": "complete", "person": {"email": "a@x.de"}}

@@ -19,10 +19,10 @@ from enrichd.ctl.enriching import Trip
 from enrichd.ctl.invocation import Invocation, Session, command
 from enrichd.ctl.lead_jobs import Wish
 from enrichd.ctl.row_feed import RowFeed
-from enrichd.ctl.sheet_fields import chosen_fields
 from enrichd.ctl.sheet_reading import Sheet, open_sheet
 from enrichd.ctl.sheet_writing import SheetWriter
 from enrichd.domain.payloads import EnrichmentType
+from enrichd.domain.result_fields import chosen_fields
 from enrichd.handlers.registry import load_handlers
 from enrichd.processing.processor import JobProcessor
 from enrichd.processing.wiring import Runtime

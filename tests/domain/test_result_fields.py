@@ -1,6 +1,12 @@
 import pytest
 
-from enrichd.ctl.sheet_fields import DEFAULT_FIELDS, FIELDS, cell_text, chosen_fields, column_values
+from enrichd.domain.result_fields import (
+    DEFAULT_FIELDS,
+    FIELDS,
+    cell_text,
+    chosen_fields,
+    column_values,
+)
 from enrichd.errors import Invalid
 
 RESULT = {
