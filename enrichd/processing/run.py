@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from enrichd import __version__
 from enrichd.domain import payloads
 from enrichd.domain.jobs import Claimed
 from enrichd.domain.outcomes import (
@@ -34,7 +35,9 @@ from enrichd.handlers.registry import HANDLERS
 from enrichd.logs import get_logger
 
 MESSAGE_LENGTH_MAX = 2_000
-UNKNOWN_TYPE_SNOOZE_S = 60.0
+# A job of an unknown type waits for a tenth of its age, within these bounds: while old and new
+# versions run side by side a new worker gets it soon, and one that nobody knows costs little.
+UNKNOWN_TYPE_SNOOZE_S = (1.0, 60.0)
 OUTCOMES = (Completed, Failed, Retry, Snooze, Park, Cancelled, Released)
 
 log = get_logger("processing")
@@ -44,8 +47,7 @@ async def run_job(job: Claimed, context: JobContext) -> Outcome:
     """Run one claimed job and say how it ended. Never raises but CancelledError and ClaimLost."""
     handler = HANDLERS.get(job.type)
     if handler is None:
-        # A newer version may have enqueued it: left to a worker that knows the type.
-        return Snooze(UNKNOWN_TYPE_SNOOZE_S, f"this worker knows no job type {job.type!r}")
+        return unknown_type(job)
     task = asyncio.current_task()
     assert task is not None
     cancels = task.cancelling()
@@ -66,6 +68,16 @@ async def run_job(job: Claimed, context: JobContext) -> Outcome:
         return Completed(answer)
     return Failed(
         JobError("bad_result", f"the handler returned {type(answer).__name__}, not a dict")
+    )
+
+
+def unknown_type(job: Claimed) -> Outcome:
+    """Leave a job to a worker that knows its type: a newer version may have enqueued it."""
+    shortest_s, longest_s = UNKNOWN_TYPE_SNOOZE_S
+    return Snooze(
+        min(max(job.age_s / 10, shortest_s), longest_s),
+        f"a worker of enrichd {__version__} knows no job type {job.type!r}; it waits for one that"
+        " does: a newer version, or one with its plug-in in ENRICHD_PLUGINS",
     )
 
 

@@ -473,16 +473,17 @@ CLAIMING: LiteralString = """
                   job.provider_id, job.priority, job.fair_rank, job.payload::text as payload,
                   job.crashes,
                   extract(epoch from now() - greatest(job.created_at, job.scheduled_at))::float8
-                      as waited_s
+                      as waited_s,
+                  extract(epoch from now() - job.created_at)::float8 as age_s
     )
     select id::text, attempts, max_retries, type, workspace_id, provider_id, priority, fair_rank,
-           payload, crashes, waited_s
+           payload, crashes, waited_s, age_s
       from claimed
 """
 
 LOST: LiteralString = """
     union all
-    select ended.id::text, null, null, null, null, null, null, null, null, null, null
+    select ended.id::text, null, null, null, null, null, null, null, null, null, null, null
       from ended
      where not exists (select 1 from recorded where recorded.id = ended.id)
 """

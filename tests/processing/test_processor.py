@@ -400,6 +400,18 @@ async def test_an_unknown_type_waits_without_using_attempts(make, conn, row):
     assert (after.status, after.attempts, after.error_type) == ("scheduled", 0, "snoozed")
 
 
+async def test_an_unknown_type_waits_by_the_time_since_it_was_enqueued(make, conn):
+    await conn.execute("select enrichment_enqueue('no_such_type', '{}')")
+    await conn.execute("update enrichment_jobs set created_at = now() - interval '200 seconds'")
+
+    await make().run(UNTIL_EMPTY)
+
+    cursor = await conn.execute(
+        "select extract(epoch from scheduled_at - updated_at)::int from enrichment_jobs"
+    )
+    assert await cursor.fetchone() == (20,)
+
+
 async def test_a_worker_declared_dead_stops_its_runs_and_goes_on_under_a_new_name(
     make, queue, running, eventually, conn, row
 ):

@@ -21,8 +21,8 @@ class Context:
     job_id = JOB_ID
 
 
-async def run(job_type, payload="{}"):
-    job = Claimed(JOB_ID, 1, 3, job_type, "default", "-", 3, 1, payload)
+async def run(job_type, payload="{}", age_s=0.0):
+    job = Claimed(JOB_ID, 1, 3, job_type, "default", "-", 3, 1, payload, age_s=age_s)
     return await run_job(job, Context())
 
 
@@ -75,8 +75,18 @@ async def test_nonsense_fails_and_says_what_it_was(answer):
     assert outcome.error.type == "bad_result"
 
 
-async def test_an_unknown_type_is_left_to_a_worker_that_knows_it():
-    assert isinstance(await run("no_such_type"), Snooze)
+@pytest.mark.parametrize(
+    ("age_s", "delay_s"), [(0.0, 1.0), (60.0, 6.0), (600.0, 60.0), (1e6, 60.0)]
+)
+async def test_an_unknown_type_is_soon_left_to_another_worker_and_later_costs_little(
+    age_s, delay_s
+):
+    outcome = await run("no_such_type", age_s=age_s)
+
+    assert isinstance(outcome, Snooze)
+    assert outcome.delay_s == delay_s
+    assert "'no_such_type'" in outcome.reason
+    assert "ENRICHD_PLUGINS" in outcome.reason
 
 
 @pytest.mark.parametrize(
