@@ -1,216 +1,195 @@
-"""One job: enqueue, read, change, cancel, retry."""
+"""One job: read, change, cancel, retry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import re
+from datetime import datetime
 from uuid import UUID
 
-from pydantic import Discriminator, Field, Tag
-
-from enrichd import metrics
+from enrichd.api.etags import etag_of, is_known, require_match
 from enrichd.api.job_shapes import (
-    BULK_MAX,
-    EnqueuedJob,
     JobDetails,
-    JobToEnqueue,
+    JobDocument,
+    Priority,
+    Tags,
+    WebhookUrl,
     details_of,
-    enqueued_of,
 )
-from enrichd.api.messages import Answer, json_response
+from enrichd.api.messages import Answer, Response, json_response
 from enrichd.api.problems import Problem
-from enrichd.api.routing import PREFIX, Access, Call, route
+from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import in_workspace
-from enrichd.domain import payloads
-from enrichd.domain.jobs import Enqueued, Job, NewJob
+from enrichd.domain.jobs import (
+    CANCELLABLE,
+    RETRYABLE,
+    TERMINAL,
+    Job,
+    JobStatus,
+)
 from enrichd.domain.payloads import CamelModel
-from enrichd.errors import FieldProblem, InvalidPayload, JobNotFound
-from enrichd.queue.intake import problems_of, row_of
-from enrichd.store import job_reads, job_views, jobs
+from enrichd.errors import FieldProblem, JobNotFound, Refused
+from enrichd.queue.intake import (
+    text_problem_of,
+    time_problem_of,
+    url_problem_of,
+)
+from enrichd.queue.refusals import refusal
+from enrichd.store import job_changes, job_moves, job_reads, job_views
 from enrichd.store.database import Connection
-from enrichd.store.jobs import Row
+from enrichd.store.job_changes import Change
+from enrichd.store.job_reads import Attempt
 
-KEY_HEADER = "idempotency-key"
-KEY_CHARS_MAX = 255
-PLACE_CHARS = len(":1000")
-
-Many = Annotated[tuple[JobToEnqueue, ...], Field(min_length=1, max_length=BULK_MAX)]
-OneOrMany = Annotated[
-    Annotated[JobToEnqueue, Tag("(one)")] | Annotated[Many, Tag("(many)")],
-    Discriminator(lambda given: "(many)" if isinstance(given, list | tuple) else "(one)"),
-]
-
-
-class EnqueuedLine(CamelModel):
-    """Which job one of many became, and whether it was added now."""
-
-    id: UUID
-    is_new: bool
-
-
-class EnqueuedMany(CamelModel):
-    """The jobs of an array, in its order."""
-
-    jobs: Sequence[EnqueuedLine]
-    new: int
-    already_there: int
+ID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+NO_NULL = "must not be null; leave it out to keep it"
 
 
 @route(
-    "POST",
-    "/jobs",
-    Access.WRITE,
-    body=OneOrMany,
-    answers={200: EnqueuedJob, 201: EnqueuedJob | EnqueuedMany},
-    headers={"Idempotency-Key": "A text of the caller's own: repeating the request adds nothing."},
+    "GET",
+    "/jobs/{id}",
+    Access.READ,
+    answers={200: JobDetails},
+    headers={"If-None-Match": "An ETag: the answer is 304 while the job is as it was."},
 )
-async def enqueue(call: Call) -> Answer:
-    """Put one job or up to 1,000 on the queue, all or none."""
-    if isinstance(call.body, JobToEnqueue):
-        return await enqueue_one(call, call.body)
-    return await enqueue_many(call, call.body)
-
-
-async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
-    """Enqueue one job; 201 with the job, 200 if it was there already."""
-    key = key_of(call, KEY_CHARS_MAX)
-    row = checked_row(new_job(call, wanted, key), "")
-
-    async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
-        done = await jobs.enqueue(conn, row)
-        job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
-        return done, job
-
-    done, job = await in_workspace(call, work)
-    if key is not None and job is not None and not done.is_new:
-        require_same(job, wanted)
-    await tell_enqueued(call, [row.type] if done.is_new else [])
-    return json_response(
-        enqueued_of(done.id, done.is_new, job),
-        201 if done.is_new else 200,
-        Location=f"{PREFIX}/jobs/{done.id}",
-    )
-
-
-async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
-    """Enqueue jobs, all or none; 201 if any is new."""
-    key = key_of(call, KEY_CHARS_MAX - PLACE_CHARS)
-    rows = [
-        checked_row(new_job(call, one, key and f"{key}:{place}"), f"{place}.")
-        for place, one in enumerate(wanted)
-    ]
-    done = await in_workspace(call, lambda conn: jobs.enqueue_many(conn, rows))
-    new = [row.type for row, one in zip(rows, done, strict=True) if one.is_new]
-    await tell_enqueued(call, new)
-    document = {
-        "jobs": [{"id": str(one.id), "isNew": one.is_new} for one in done],
-        "new": len(new),
-        "alreadyThere": len(done) - len(new),
-    }
-    return json_response(document, 201 if new else 200)
-
-
-def key_of(call: Call, chars_max: int) -> str | None:
-    """Return the Idempotency-Key header, None without one."""
-    key = call.request.headers.get(KEY_HEADER)
-    if key is None:
-        return None
-    if not 1 <= len(key) <= chars_max or not key.isprintable():
-        problem = f"must have 1 to {chars_max} printable characters"
-        raise Problem(
-            422,
-            "invalid_header",
-            f"Idempotency-Key {problem}.",
-            fields=[FieldProblem("Idempotency-Key", problem)],
-        )
-    return key
-
-
-def new_job(call: Call, wanted: JobToEnqueue, key: str | None) -> NewJob:
-    """Return the job to enqueue in the key's workspace. Raises Problem 403 for another one."""
-    if wanted.workspace_id not in (None, call.workspace_id):
-        raise Problem(
-            403,
-            "wrong_workspace",
-            "This key enqueues in its own workspace alone; leave workspaceId out.",
-            fields=[FieldProblem("workspaceId", "is not the key's workspace")],
-        )
-    return NewJob(
-        wanted.type,
-        wanted.payload,
-        call.workspace_id,
-        wanted.id,
-        wanted.priority,
-        wanted.provider_id,
-        wanted.max_retries,
-        wanted.tags,
-        wanted.webhook_url,
-        wanted.idempotency_key or key,
-        wanted.scheduled_at,
-        None if wanted.delay_ms is None else wanted.delay_ms / 1000,
-    )
-
-
-def checked_row(new: NewJob, prefix: str) -> Row:
-    """Return a job as a row. Raises InvalidPayload with each field's path in the request's body."""
-    try:
-        return row_of(new)
-    except InvalidPayload as error:
-        is_inside = new.type in payloads.MODELS and not problems_of(new)
-        within = f"{prefix}payload." if is_inside else prefix
-        raise InvalidPayload(
-            error.message,
-            fields=[
-                FieldProblem(
-                    f"{prefix}payload" if field.path in ("", "payload") else within + field.path,
-                    field.problem,
-                )
-                for field in error.fields
-            ],
-            hint=error.hint,
-        ) from None
-
-
-def require_same(job: Job, wanted: JobToEnqueue) -> None:
-    """Raise Problem 422 if a key comes again with another job: the caller mixed something up."""
-    if job.type != wanted.type or job.payload != wanted.payload:
-        raise Problem(
-            422,
-            "idempotency_key_reused",
-            f"The Idempotency-Key belongs to job {job.id}, whose type or payload is another.",
-            fields=[FieldProblem("Idempotency-Key", "was used for another job")],
-        )
-
-
-async def tell_enqueued(call: Call, types: Sequence[str]) -> None:
-    """Count jobs that were committed, and wake the workers."""
-    if types:
-        metrics.enqueued(types)
-        await call.api.hints.tell(len(types))
-
-
-@route("GET", "/jobs/{id}", Access.READ, answers={200: JobDetails})
 async def read(call: Call) -> Answer:
     """Read one job with its payload, result, attempts and progress."""
     job_id = id_of(call)
 
-    async def work(conn: Connection) -> dict[str, Any]:
+    async def work(conn: Connection) -> tuple[Job, list[Attempt], dict[str, int]]:
         job = await job_reads.get(conn, workspace_id=call.workspace_id, job_id=job_id)
         if job is None:
             raise not_found(job_id)
+        if job.updated_at == job.created_at:
+            return job, [], {}  # Nothing has happened to it yet.
         attempts = await job_reads.attempts(conn, job_id=job_id)
-        return details_of(job, attempts, await job_views.item_counts(conn, job_id=job_id))
+        return job, attempts, await job_views.item_counts(conn, job_id=job_id)
 
-    return json_response(await in_workspace(call, work))
+    job, attempts, counts = await in_workspace(call, work)
+    if is_known(call.request.header("if-none-match"), job):
+        return Response(304, headers={"ETag": etag_of(job)})
+    return json_response(details_of(job, attempts, counts), ETag=etag_of(job))
+
+
+class JobChange(CamelModel):
+    """What is to become of a job that has not ended; what is absent stays as it is."""
+
+    priority: Priority | None = None
+    tags: Tags | None = None
+    webhook_url: WebhookUrl | None = None
+    """null takes it away."""
+    scheduled_at: datetime | None = None
+    """null is at once; only for a pending or scheduled job."""
+
+
+@route(
+    "PUT",
+    "/jobs/{id}",
+    Access.WRITE,
+    body=JobChange,
+    answers={200: JobDocument},
+    headers={"If-Match": "The ETag of the job as it was read: 412 if it was changed since."},
+)
+async def change(call: Call) -> Answer:
+    """Change the priority, tags, webhook or time of a job that has not ended."""
+    job_id = id_of(call)
+    wanted = change_of(call.body)
+
+    async def work(conn: Connection) -> Job:
+        job = await job_changes.get_locked(conn, workspace_id=call.workspace_id, job_id=job_id)
+        if job is None:
+            raise not_found(job_id)
+        require_match(call.request.header("if-match"), job)
+        require_changeable(job, wanted)
+        await job_changes.change(conn, workspace_id=call.workspace_id, job_id=job_id, to=wanted)
+        return await still_there(conn, call, job_id)
+
+    job = await in_workspace(call, work)
+    if job.status is JobStatus.PENDING:
+        await call.api.hints.tell(1)
+    return json_response(job.to_json(), ETag=etag_of(job))
+
+
+def change_of(wanted: JobChange) -> Change:
+    """Return a change whose values are right. Raises Problem 422 with each wrong field."""
+    given = wanted.model_fields_set
+    checks = {
+        "webhookUrl": wanted.webhook_url and url_problem_of(wanted.webhook_url),
+        "scheduledAt": wanted.scheduled_at and time_problem_of(wanted.scheduled_at),
+        "priority": NO_NULL if "priority" in given and wanted.priority is None else None,
+        "tags": NO_NULL if "tags" in given and wanted.tags is None else None,
+    }
+    for place, tag in enumerate(wanted.tags or ()):
+        checks[f"tags.{place}"] = text_problem_of(tag, 100)
+    problems = [FieldProblem(path, problem) for path, problem in checks.items() if problem]
+    if problems:
+        shown = "; ".join(map(str, problems[:3]))
+        raise Problem(422, "invalid_body", f"The body is wrong: {shown}", fields=problems)
+    return Change(
+        wanted.priority,
+        wanted.tags,
+        "webhook_url" in given,
+        wanted.webhook_url,
+        "scheduled_at" in given,
+        wanted.scheduled_at,
+    )
+
+
+def require_changeable(job: Job, wanted: Change) -> None:
+    """Raise Refused, naming the state that forbids a change."""
+    if job.status in TERMINAL:
+        raise Refused(f"job {job.id} is {job.status}: what has ended is not changed any more")
+    if wanted.sets_time and job.status not in (JobStatus.PENDING, JobStatus.SCHEDULED):
+        raise Refused(
+            f"job {job.id} is {job.status}; scheduledAt of pending and scheduled jobs can be set"
+        )
+
+
+@route("DELETE", "/jobs/{id}", Access.WRITE, answers={200: JobDocument, 202: JobDocument})
+async def cancel(call: Call) -> Answer:
+    """Cancel a job; 202 while its worker is being told to stop the run."""
+    job_id = id_of(call)
+
+    async def work(conn: Connection) -> Job:
+        workspace_id = call.workspace_id
+        if not await job_moves.cancel(conn, workspace_id=workspace_id, ids=[job_id]):
+            found = await job_reads.statuses(conn, workspace_id=workspace_id, ids=[job_id])
+            raise refusal(job_id, found.get(job_id), JobStatus.CANCELLED, CANCELLABLE)
+        return await still_there(conn, call, job_id)
+
+    job = await in_workspace(call, work)
+    status = 202 if job.status is JobStatus.PROCESSING else 200
+    return json_response(job.to_json(), status, ETag=etag_of(job))
+
+
+@route("POST", "/jobs/{id}/retry", Access.WRITE, answers={200: JobDocument})
+async def retry(call: Call) -> Answer:
+    """Run a failed, dead or cancelled job again, its attempts starting again."""
+    job_id = id_of(call)
+
+    async def work(conn: Connection) -> Job:
+        workspace_id = call.workspace_id
+        if not await job_moves.retry(conn, workspace_id=workspace_id, ids=[job_id]):
+            found = await job_reads.statuses(conn, workspace_id=workspace_id, ids=[job_id])
+            raise refusal(job_id, found.get(job_id), JobStatus.PENDING, RETRYABLE)
+        return await still_there(conn, call, job_id)
+
+    job = await in_workspace(call, work)
+    await call.api.hints.tell(1)
+    return json_response(job.to_json(), ETag=etag_of(job))
+
+
+async def still_there(conn: Connection, call: Call, job_id: UUID) -> Job:
+    """Return a job that this transaction has just changed."""
+    job = await job_reads.get(conn, workspace_id=call.workspace_id, job_id=job_id)
+    assert job is not None
+    return job
 
 
 def id_of(call: Call) -> UUID:
     """Return the path's id. What is no id names no job: 404, as for one that is not there."""
     text = call.path["id"]
-    try:
-        return UUID(text)
-    except ValueError:
-        raise not_found(text) from None
+    if ID.fullmatch(text) is None:
+        raise not_found(text)
+    return UUID(text)
 
 
 def not_found(job_id: object) -> JobNotFound:

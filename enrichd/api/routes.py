@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enrichd.api import jobs
+from enrichd.api import enqueueing, jobs
 from enrichd.api.routing import ROUTES
 
-MODULES = (jobs,)
+MODULES = (enqueueing, jobs)
 
 __all__ = ["MODULES", "ROUTES"]

@@ -1,0 +1,182 @@
+"""Putting jobs on the queue over HTTP: one, or up to 1,000, all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Discriminator, Field, Tag
+
+from enrichd import metrics
+from enrichd.api.job_shapes import BULK_MAX, EnqueuedJob, JobToEnqueue, enqueued_of
+from enrichd.api.messages import Answer, json_response
+from enrichd.api.problems import Problem
+from enrichd.api.routing import PREFIX, Access, Call, route
+from enrichd.api.transactions import in_workspace
+from enrichd.domain import payloads
+from enrichd.domain.jobs import Enqueued, Job, NewJob
+from enrichd.domain.payloads import CamelModel
+from enrichd.errors import FieldProblem, InvalidPayload
+from enrichd.queue.intake import problems_of, row_of
+from enrichd.store import job_reads, jobs
+from enrichd.store.database import Connection
+from enrichd.store.jobs import Row
+
+KEY_HEADER = "idempotency-key"
+KEY_CHARS_MAX = 255
+PLACE_CHARS = len(":1000")
+
+Many = Annotated[tuple[JobToEnqueue, ...], Field(min_length=1, max_length=BULK_MAX)]
+OneOrMany = Annotated[
+    Annotated[JobToEnqueue, Tag("(one)")] | Annotated[Many, Tag("(many)")],
+    Discriminator(lambda given: "(many)" if isinstance(given, list | tuple) else "(one)"),
+]
+
+
+class EnqueuedLine(CamelModel):
+    """Which job one of many became, and whether it was added now."""
+
+    id: UUID
+    is_new: bool
+
+
+class EnqueuedMany(CamelModel):
+    """The jobs of an array, in its order."""
+
+    jobs: Sequence[EnqueuedLine]
+    new: int
+    already_there: int
+
+
+@route(
+    "POST",
+    "/jobs",
+    Access.WRITE,
+    body=OneOrMany,
+    answers={200: EnqueuedJob, 201: EnqueuedJob | EnqueuedMany},
+    headers={"Idempotency-Key": "A text of the caller's own: repeating the request adds nothing."},
+)
+async def enqueue(call: Call) -> Answer:
+    """Put one job or up to 1,000 on the queue, all or none."""
+    if isinstance(call.body, JobToEnqueue):
+        return await enqueue_one(call, call.body)
+    return await enqueue_many(call, call.body)
+
+
+async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
+    """Enqueue one job; 201 with the job, 200 if it was there already."""
+    key = key_of(call, KEY_CHARS_MAX)
+    row = checked_row(new_job(call, wanted, key), "")
+
+    async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
+        done = await jobs.enqueue(conn, row)
+        job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
+        return done, job
+
+    done, job = await in_workspace(call, work)
+    if key is not None and job is not None and not done.is_new:
+        require_same(job, wanted)
+    await tell_enqueued(call, [row.type] if done.is_new else [])
+    return json_response(
+        enqueued_of(done.id, done.is_new, job),
+        201 if done.is_new else 200,
+        Location=f"{PREFIX}/jobs/{done.id}",
+    )
+
+
+async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
+    """Enqueue jobs, all or none; 201 if any is new."""
+    key = key_of(call, KEY_CHARS_MAX - PLACE_CHARS)
+    rows = [
+        checked_row(new_job(call, one, key and f"{key}:{place}"), f"{place}.")
+        for place, one in enumerate(wanted)
+    ]
+    done = await in_workspace(call, lambda conn: jobs.enqueue_many(conn, rows))
+    new = [row.type for row, one in zip(rows, done, strict=True) if one.is_new]
+    await tell_enqueued(call, new)
+    document = {
+        "jobs": [{"id": str(one.id), "isNew": one.is_new} for one in done],
+        "new": len(new),
+        "alreadyThere": len(done) - len(new),
+    }
+    return json_response(document, 201 if new else 200)
+
+
+def key_of(call: Call, chars_max: int) -> str | None:
+    """Return the Idempotency-Key header, None without one."""
+    key = call.request.headers.get(KEY_HEADER)
+    if key is None:
+        return None
+    if not 1 <= len(key) <= chars_max or not key.isprintable():
+        problem = f"must have 1 to {chars_max} printable characters"
+        raise Problem(
+            422,
+            "invalid_header",
+            f"Idempotency-Key {problem}.",
+            fields=[FieldProblem("Idempotency-Key", problem)],
+        )
+    return key
+
+
+def new_job(call: Call, wanted: JobToEnqueue, key: str | None) -> NewJob:
+    """Return the job to enqueue in the key's workspace. Raises Problem 403 for another one."""
+    if wanted.workspace_id not in (None, call.workspace_id):
+        raise Problem(
+            403,
+            "wrong_workspace",
+            "This key enqueues in its own workspace alone; leave workspaceId out.",
+            fields=[FieldProblem("workspaceId", "is not the key's workspace")],
+        )
+    return NewJob(
+        wanted.type,
+        wanted.payload,
+        call.workspace_id,
+        wanted.id,
+        wanted.priority,
+        wanted.provider_id,
+        wanted.max_retries,
+        wanted.tags,
+        wanted.webhook_url,
+        wanted.idempotency_key or key,
+        wanted.scheduled_at,
+        None if wanted.delay_ms is None else wanted.delay_ms / 1000,
+    )
+
+
+def checked_row(new: NewJob, prefix: str) -> Row:
+    """Return a job as a row. Raises InvalidPayload with each field's path in the request's body."""
+    try:
+        return row_of(new)
+    except InvalidPayload as error:
+        is_inside = new.type in payloads.MODELS and not problems_of(new)
+        within = f"{prefix}payload." if is_inside else prefix
+        raise InvalidPayload(
+            error.message,
+            fields=[
+                FieldProblem(
+                    f"{prefix}payload" if field.path in ("", "payload") else within + field.path,
+                    field.problem,
+                )
+                for field in error.fields
+            ],
+            hint=error.hint,
+        ) from None
+
+
+def require_same(job: Job, wanted: JobToEnqueue) -> None:
+    """Raise Problem 422 if a key comes again with another job: the caller mixed something up."""
+    if job.type != wanted.type or job.payload != wanted.payload:
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            f"The Idempotency-Key belongs to job {job.id}, whose type or payload is another.",
+            fields=[FieldProblem("Idempotency-Key", "was used for another job")],
+        )
+
+
+async def tell_enqueued(call: Call, types: Sequence[str]) -> None:
+    """Count jobs that were committed, and wake the workers."""
+    if types:
+        metrics.enqueued(types)
+        await call.api.hints.tell(len(types))
