@@ -7,7 +7,7 @@ import asyncio
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.settings import Settings
-from enrichd.store import prune, vacuum, workers
+from enrichd.store import orphans, prune, vacuum, workers
 from enrichd.store.database import Database
 
 SWEEP_S = 60.0
@@ -19,10 +19,12 @@ log = get_logger("housekeeper")
 
 async def sweep_forever(database: Database, settings: Settings) -> None:
     """Sweep once a minute until cancelled."""
+    place = orphans.Place()
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
             await sweep(database, settings)
+            await sweep_orphans(database, place)
         except Unavailable as error:
             log.debug("sweep_failed", reason=error.message)
         except Exception as error:
@@ -60,3 +62,11 @@ async def prune_old(database: Database, statuses: list[str], age_s: float) -> No
             break
     if deleted:
         log.info("jobs_pruned", jobs=deleted, statuses=statuses)
+
+
+async def sweep_orphans(database: Database, place: orphans.Place) -> None:
+    """Delete some of the leads and attempts whose jobs are gone."""
+    async with database.connection() as conn:
+        rows = await orphans.sweep(conn, place)
+    if rows:
+        log.info("orphans_deleted", rows=rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from enrichd.housekeeper.sweeping import sweep
+from enrichd.housekeeper.sweeping import sweep, sweep_orphans
 from enrichd.settings import Settings
-from enrichd.store import vacuum
+from enrichd.store import orphans, vacuum
 from enrichd.store.database import Database
 from tests.support.factories import a_job, a_worker
 
@@ -84,3 +84,37 @@ async def test_a_table_with_more_dead_rows_than_live_ones_is_named(conn, own, ev
     [table] = await eventually(lagging)
     assert table.table == "enrichment_jobs"
     assert table.dead_rows >= 20
+
+
+async def test_what_a_delete_by_hand_left_behind_goes_step_by_step(conn, own):
+    kept, gone = await a_job(conn), await a_job(conn)
+    for job in (kept, gone):
+        await conn.execute(
+            "insert into enrichment_job_items (job_id, item_key, workspace_id, status)"
+            " select %s, n::text, 'default', 'completed' from generate_series(1, 3) as n",
+            [job.id],
+        )
+        await conn.execute(
+            "insert into enrichment_attempt_log (job_id, workspace_id, attempt, outcome)"
+            " values (%s, 'default', 1, 'retry')",
+            [job.id],
+        )
+    await conn.execute("delete from enrichment_jobs where id = %s", [gone.id])
+    place = orphans.Place()
+
+    steps = [await orphans.sweep(conn, place, limit=2) for _ in range(3)]
+
+    assert sum(steps) == 4
+    assert max(steps) < 4
+    assert await owners(conn) == {kept.id}
+    await orphans.sweep(conn, place, limit=2)
+    assert place == orphans.Place()
+    await sweep_orphans(own, place)
+    assert await owners(conn) == {kept.id}
+
+
+async def owners(conn):
+    cursor = await conn.execute(
+        "select job_id from enrichment_job_items union select job_id from enrichment_attempt_log"
+    )
+    return {job_id for (job_id,) in await cursor.fetchall()}
