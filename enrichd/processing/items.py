@@ -112,10 +112,10 @@ class ItemWriter:
         """
         self._progress[job_id] = (attempt, in_range(done), in_range(total))
 
-    async def write_progress(self) -> None:
-        """Write what was noted since the last call."""
+    async def write_progress(self) -> list[str]:
+        """Write what was noted since the last call; return the jobs it was about."""
         if not self._progress:
-            return
+            return []
         noted, self._progress = self._progress, {}
         rows = [(job_id, *progress) for job_id, progress in noted.items()]
         try:
@@ -124,6 +124,7 @@ class ItemWriter:
         except Unavailable:
             self._progress = {**noted, **self._progress}  # What was reported since is newer.
             raise
+        return list(noted)
 
 
 def in_range(count: float) -> int:

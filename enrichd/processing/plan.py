@@ -25,6 +25,8 @@ class Plan:
 
     def __init__(self, only_lanes: frozenset[str] | None = None) -> None:
         self._only_lanes = only_lanes
+        self.heard: frozenset[str] = frozenset()
+        """Workspaces whose changes somebody listens for, as of the last look at the lanes."""
         self._lanes: list[OpenLane] = []
         self._read_at = float("-inf")
         self._look_at = float("-inf")
@@ -102,6 +104,7 @@ class Plan:
             return  # The turn meets the same outage and waits for its end.
         wanted = self._only_lanes
         self._lanes = [lane for lane in found if wanted is None or lane.provider_id in wanted]
+        self.heard = frozenset(found[0].heard) if found else frozenset()
         self._read_at = now
         if not any(lane.has_ready for lane in self._lanes):
             self.note_empty(next_look_s=next_look_s, hints=hints)

@@ -30,6 +30,7 @@ from enrichd.processing.plan import Plan
 from enrichd.processing.pulse import Pulse, Vitals
 from enrichd.processing.runs import SHORT_RUN_S, Runners
 from enrichd.processing.upkeep import Upkeep
+from enrichd.queue.changes import Changes
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import lanes, workers
 from enrichd.store.database import Database
@@ -104,6 +105,7 @@ class JobProcessor:
             vitals=self._vitals,
         )
         self._writer = ItemWriter(control, self.worker_id)
+        self._changes = Changes(control.sibling("changes"), heard=())
         self._runners = Runners(
             concurrency=concurrency,
             job_timeout_s=job_timeout_s,
@@ -154,6 +156,7 @@ class JobProcessor:
                 await self._run()
         finally:
             await self._beats.close()
+            await self._changes.close()
         return self.report
 
     def stop(self) -> None:
@@ -183,6 +186,7 @@ class JobProcessor:
                 self._pulse.run(on_beat=self._reconcile, on_silence=self._fence),
                 self._clock(),
                 self._writer.run(),
+                self._changes.run(),
             ]
             if self._is_tending:
                 loops.append(self._upkeep.run(on_moved=self.wake))
@@ -216,6 +220,7 @@ class JobProcessor:
             if self._is_last_look():
                 self._plan.expire()  # A job that just ended may have opened a new lane.
             await self._plan.refresh(self._control.database, next_look_s=self._next_look_s)
+            self._changes.hear(self._plan.heard)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
             if not (has_more or self._is_last_look() or self._is_over()):
@@ -354,6 +359,8 @@ class JobProcessor:
             if is_idle and turn.claimed:
                 await asyncio.sleep(0)  # The jobs begin now, and the books are kept after that.
         self._count(batch, turn.lost)
+        if self._changes.is_heard:
+            self._tell(batch, turn.claimed)
         metrics.turn(ended_at - began, turn.claimed, batch, turn.lost)
         if worker_id != self.worker_id:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
@@ -383,6 +390,14 @@ class JobProcessor:
                 log.warning("claim_lost", job_id=ended.id, worker_id=str(self.worker_id))
             else:
                 self.report.count(ended)
+
+    def _tell(self, batch: list[Ended], claimed: list[Claimed]) -> None:
+        """Tell who listens which jobs a turn moved."""
+        for ended in batch:
+            if ended.workspace_id:
+                self._changes.note(ended.workspace_id, (ended.id,))
+        for job in claimed:
+            self._changes.note(job.workspace_id, (job.id,))
 
     def _say_idle(self, is_idle: bool) -> None:
         if is_idle != self._is_idle:
@@ -627,7 +642,9 @@ class JobProcessor:
                 else []
             )
         self._give_back(self._runners.cancel(cancelled))
-        await self._writer.write_progress()
+        for job_id in await self._writer.write_progress():
+            if run := self._runners.runs.get(job_id):
+                self._changes.note(run.workspace_id, (job_id,))
 
 
 def unstarted(job_id: str, attempt: int) -> Ended:

@@ -262,7 +262,7 @@ class Runners:
             took_s = clock() - began
             self.average_s += (took_s - self.average_s) * 0.05
             if ended is not None:
-                ended.type, ended.ran_s = job.type, took_s
+                ended.type, ended.workspace_id, ended.ran_s = job.type, job.workspace_id, took_s
             self._on_end(ended)
             if copy_context() != self._clean:
                 return  # The handler set a context variable: the next job gets a fresh task.

@@ -66,6 +66,8 @@ class Ended:
     """True gives the attempt back: snooze, park, release."""
     type: str = ""
     """The job's type, for the metrics alone."""
+    workspace_id: str = ""
+    """Whose job it is, for those who listen; empty for one that never began."""
     ran_s: float | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -21,10 +21,12 @@ class OpenLane:
     floor_rank: int
     inflight_cap: int | None
     has_ready: bool
+    heard: Sequence[str]
+    """Workspaces whose changes somebody listens for now, `*` for all: the same in every lane."""
 
 
 # Tens of rows. A throttled or broken provider is simply absent, so its backlog costs no claim
-# anything.
+# anything. Who listens for changes is asked along with it, once for all rows.
 OPEN_LANES: LiteralString = """
     select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank, state.inflight_cap,
            exists (select 1
@@ -32,7 +34,12 @@ OPEN_LANES: LiteralString = """
                     where job.status = 'pending'
                       and job.provider_id = lane.provider_id
                       and job.priority = lane.priority
-                      and job.fair_rank >= lane.floor_rank)
+                      and job.fair_rank >= lane.floor_rank),
+           array(select distinct heard.workspace_id
+                   from enrichment_listeners as listener
+                  cross join unnest(listener.workspaces) as heard(workspace_id)
+                  where listener.expires_at > now()
+                  limit 100)
       from enrichment_lanes as lane
       left join enrichment_provider_state as state on state.provider_id = lane.provider_id
      where (state.blocked_until is null or state.blocked_until <= now())
