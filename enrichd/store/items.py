@@ -11,6 +11,7 @@ from enrichd.store.database import Connection
 from enrichd.store.faults import around
 from enrichd.store.jobs import plain_array, text_array
 from enrichd.store.json_text import loads
+from enrichd.store.telling import TELL_ITEMS, TELL_PROGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,14 @@ class Item:
 # Fenced like every write about a run. The share lock makes rescue wait for this commit, so a lead
 # is never written for a run that was given away in between. A lead that is there already stays:
 # the attempt before wrote it and died before it could say so.
-RECORD: LiteralString = """
+RECORD: LiteralString = f"""
     with new as materialized (
         select * from unnest(%(jobs)s::uuid[], %(attempts)s::int[], %(keys)s::text[],
                              %(statuses)s::text[], %(results)s::text[], %(errors)s::text[])
             as new(job_id, attempt, item_key, status, result, error)
     ),
     owned as materialized (
-        select job.id, job.attempts, job.workspace_id
+        select job.id, job.attempts, job.workspace_id, job.type, job.webhook_url
           from enrichment_jobs as job
          where job.id in (select job_id from new)
            and job.worker_id = %(worker_id)s
@@ -61,11 +62,20 @@ RECORD: LiteralString = """
           from new
           join owned on owned.id = new.job_id and owned.attempts = new.attempt
             on conflict (job_id, item_key) do nothing
-    )
+        returning job_id, item_key, status, error
+    ),
+    finished as (
+        select owned.id, owned.workspace_id, owned.type, owned.webhook_url, kept.item_key,
+               kept.status, kept.error, new.result
+          from kept
+          join owned on owned.id = kept.job_id
+          join new on new.job_id = kept.job_id and new.item_key = kept.item_key
+    ),
+    told as ({TELL_ITEMS})
     select distinct owned.id::text
       from new
       join owned on owned.id = new.job_id and owned.attempts = new.attempt
-"""
+"""  # noqa: S608 - made of constants
 
 
 @around("item")
@@ -104,16 +114,21 @@ async def list_all(conn: Connection, *, job_id: UUID) -> list[Item]:
 
 
 # progress_done and updated_at stand in no index, so this update stays inside its page (HOT).
-PROGRESS: LiteralString = """
-    update enrichment_jobs as job
-       set progress_done = new.done, progress_total = new.total, updated_at = now()
-      from unnest(%(jobs)s::uuid[], %(attempts)s::int[], %(dones)s::int[], %(totals)s::int[])
-             as new(job_id, attempt, done, total)
-     where job.id = new.job_id
-       and job.worker_id = %(worker_id)s
-       and job.attempts = new.attempt
-       and job.status = 'processing'
-"""
+PROGRESS: LiteralString = f"""
+    with moved as (
+        update enrichment_jobs as job
+           set progress_done = new.done, progress_total = new.total, updated_at = now()
+          from unnest(%(jobs)s::uuid[], %(attempts)s::int[], %(dones)s::int[], %(totals)s::int[])
+                 as new(job_id, attempt, done, total)
+         where job.id = new.job_id
+           and job.worker_id = %(worker_id)s
+           and job.attempts = new.attempt
+           and job.status = 'processing'
+        returning job.id, job.workspace_id, job.type, job.attempts, job.webhook_url,
+                  job.progress_done, job.progress_total
+    )
+    {TELL_PROGRESS}
+"""  # noqa: S608 - made of constants
 
 
 @around("progress")

@@ -14,12 +14,13 @@ from enrichd import metrics
 from enrichd.domain.jobs import CRASHES_MAX
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
+from enrichd.store.telling import TELL_MOVED
 
 BATCH = 500
 
 # A processing job is only marked: its worker stops the run and records the end, so that a job is
 # never `cancelled` while its handler still works.
-CANCEL: LiteralString = """
+CANCEL: LiteralString = f"""
     with wanted as materialized (
         select id
           from enrichment_jobs
@@ -28,16 +29,20 @@ CANCEL: LiteralString = """
            and status in ('pending', 'scheduled', 'waiting', 'processing')
          order by id
            for update
-    )
-    update enrichment_jobs as job
-       set status = case job.status when 'processing' then job.status else 'cancelled' end,
-           cancel_requested_at = coalesce(job.cancel_requested_at, now()),
-           completed_at = case job.status when 'processing' then null else now() end,
-           updated_at = now()
-      from wanted
-     where job.id = wanted.id
-    returning job.id, job.status
-"""
+    ),
+    moved as (
+        update enrichment_jobs as job
+           set status = case job.status when 'processing' then job.status else 'cancelled' end,
+               cancel_requested_at = coalesce(job.cancel_requested_at, now()),
+               completed_at = case job.status when 'processing' then null else now() end,
+               updated_at = now()
+          from wanted
+         where job.id = wanted.id
+        returning job.*
+    ),
+    told as ({TELL_MOVED})
+    select id, status from moved
+"""  # noqa: S608 - made of constants
 
 
 @around("cancel")
@@ -165,7 +170,7 @@ async def next_due_s(conn: Connection) -> float | None:
 
 
 # A parked job whose callback never came: another attempt if there is one, else the dead letter.
-EXPIRE_WAITING: LiteralString = """
+EXPIRE_WAITING: LiteralString = f"""
     with late as materialized (
         select id
           from enrichment_jobs
@@ -174,22 +179,26 @@ EXPIRE_WAITING: LiteralString = """
          order by scheduled_at
          limit %(limit)s
            for update skip locked
-    )
-    update enrichment_jobs as job
-       set status = case when job.attempts < job.max_retries then 'scheduled'
-                         else 'dead_letter' end,
-           attempts = job.attempts + 1,
-           error = jsonb_build_object(
-               'type', 'callback_missing',
-               'message', 'the provider did not call back before the deadline',
-               'provider', job.provider_id,
-               'retryable', job.attempts < job.max_retries),
-           completed_at = case when job.attempts < job.max_retries then null else now() end,
-           updated_at = now()
-      from late
-     where job.id = late.id
-    returning job.id
-"""
+    ),
+    moved as (
+        update enrichment_jobs as job
+           set status = case when job.attempts < job.max_retries then 'scheduled'
+                             else 'dead_letter' end,
+               attempts = job.attempts + 1,
+               error = jsonb_build_object(
+                   'type', 'callback_missing',
+                   'message', 'the provider did not call back before the deadline',
+                   'provider', job.provider_id,
+                   'retryable', job.attempts < job.max_retries),
+               completed_at = case when job.attempts < job.max_retries then null else now() end,
+               updated_at = now()
+          from late
+         where job.id = late.id
+        returning job.*
+    ),
+    told as ({TELL_MOVED})
+    select id from moved
+"""  # noqa: S608 - made of constants
 
 
 @around("expire")
@@ -225,7 +234,7 @@ async def resume(conn: Connection, *, job_id: UUID) -> bool:
 # empty, so a job that was rescued and claimed anew meanwhile would be taken from its live worker.
 # Asking the locked row for the same worker_id closes that. Re-entering at greatest(fair_rank,
 # vtime) keeps old ranks from jumping the queue.
-RESCUE: LiteralString = """
+RESCUE: LiteralString = f"""
     with proposed as materialized (
         select job.id, job.worker_id,
                worker.id is null
@@ -258,32 +267,36 @@ RESCUE: LiteralString = """
                                   'provider', null, 'retryable', true)
           from lost
          where is_blamed
-    )
-    update enrichment_jobs as job
-       set status = case when job.cancel_requested_at is not null then 'cancelled'
-                         when lost.may_run then 'pending'
-                         else 'dead_letter' end,
-           attempts = job.attempts - (not lost.is_blamed)::int,
-           crashes = job.crashes + lost.is_blamed::int,
-           worker_id = null,
-           fair_rank = greatest(job.fair_rank,
-                                (select lane.vtime
-                                   from enrichment_lanes as lane
-                                  where lane.provider_id = job.provider_id
-                                    and lane.priority = job.priority)),
-           error = case when not lost.is_blamed then job.error
-                        else jsonb_build_object(
-                            'type', 'worker_crashed',
-                            'message', 'the worker died while it ran attempt ' || job.attempts,
-                            'provider', null,
-                            'retryable', lost.may_run) end,
-           completed_at = case when job.cancel_requested_at is null and lost.may_run
-                               then null else now() end,
-           updated_at = now()
-      from lost
-     where job.id = lost.id
-    returning job.type
-"""
+    ),
+    moved as (
+        update enrichment_jobs as job
+           set status = case when job.cancel_requested_at is not null then 'cancelled'
+                             when lost.may_run then 'pending'
+                             else 'dead_letter' end,
+               attempts = job.attempts - (not lost.is_blamed)::int,
+               crashes = job.crashes + lost.is_blamed::int,
+               worker_id = null,
+               fair_rank = greatest(job.fair_rank,
+                                    (select lane.vtime
+                                       from enrichment_lanes as lane
+                                      where lane.provider_id = job.provider_id
+                                        and lane.priority = job.priority)),
+               error = case when not lost.is_blamed then job.error
+                            else jsonb_build_object(
+                                'type', 'worker_crashed',
+                                'message', 'the worker died while it ran attempt ' || job.attempts,
+                                'provider', null,
+                                'retryable', lost.may_run) end,
+               completed_at = case when job.cancel_requested_at is null and lost.may_run
+                                   then null else now() end,
+               updated_at = now()
+          from lost
+         where job.id = lost.id
+        returning job.*
+    ),
+    told as ({TELL_MOVED})
+    select type from moved
+"""  # noqa: S608 - made of constants
 
 
 @around("rescue")

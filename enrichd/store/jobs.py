@@ -19,6 +19,7 @@ from enrichd.domain.jobs import Claimed, Enqueued
 from enrichd.errors import Invalid
 from enrichd.store.database import Connection
 from enrichd.store.faults import around, point
+from enrichd.store.telling import TELL_CREATED, TELL_ENDED, TELL_STARTED
 
 TURN_ROWS_MAX = 500
 TURN_BYTES_MAX = 1_048_576
@@ -49,6 +50,11 @@ class Row:
     def is_ready(self) -> bool:
         """Say whether the job is to run at once, whatever the database's clock shows."""
         return self.scheduled_at is None and not self.delay_s
+
+    @property
+    def is_plain(self) -> bool:
+        """Say whether the job is ready and tells nobody by itself."""
+        return self.webhook_url is None and self.is_ready
 
 
 @dataclass(slots=True)
@@ -82,9 +88,9 @@ class Lane:
 
 
 # One job that is ready at once, in a lane that is there: what the SQL function below does, without
-# its checks, which Python has made. No row comes of it when the lane is not there, or the id or key
-# is; then the function is asked. Everything travels as text, so that it is one prepared statement
-# whatever the size of a number.
+# its checks, which Python has made. No row comes of it when the lane is not there, the id or key
+# is, or the workspace has a webhook; then the function is asked. Everything travels as text, so
+# that it is one prepared statement whatever the size of a number.
 ENQUEUE_FRESH: LiteralString = """
     insert into enrichment_jobs
            (id, workspace_id, type, priority, provider_id, payload, tags, max_retries, cost,
@@ -104,6 +110,10 @@ ENQUEUE_FRESH: LiteralString = """
       from enrichment_lanes as lane
      where lane.provider_id = %(provider_id)s
        and lane.priority = %(priority)s::smallint
+       and not exists (select 1
+                         from enrichment_webhooks as hook
+                        where hook.workspace_id = %(workspace_id)s
+                          and hook.enabled)
 """
 
 # A conflict that cannot be is not looked for: that writes the row in two steps.
@@ -130,7 +140,7 @@ async def enqueue(conn: Connection, row: Row) -> Enqueued:
     # The connection may be the caller's, with a row factory of his own.
     cursor = conn.cursor(row_factory=tuple_row)
     values = enqueue_values(row)
-    if row.is_ready and (await cursor.execute(ready_statement(row), values)).rowcount:
+    if row.is_plain and (await cursor.execute(ready_statement(row), values)).rowcount:
         return Enqueued(row.id, True)
     await cursor.execute(ENQUEUE, values)
     return enqueued(await cursor.fetchone())
@@ -140,7 +150,7 @@ def enqueue_sync(conn: SyncConnection[TupleRow], row: Row) -> Enqueued:
     """Do the same on a synchronous connection: the caller's own, in the caller's transaction."""
     cursor = conn.cursor(row_factory=tuple_row)
     values = enqueue_values(row)
-    if row.is_ready and cursor.execute(ready_statement(row), values).rowcount:
+    if row.is_plain and cursor.execute(ready_statement(row), values).rowcount:
         return Enqueued(row.id, True)
     return enqueued(cursor.execute(ENQUEUE, values).fetchone())
 
@@ -180,7 +190,7 @@ def enqueued(answer: TupleRow | None) -> Enqueued:
 # look-up of the base for each of those groups, then a running sum of the costs.
 # Rows go in by key, so that two bulk calls with the same keys in other orders wait for each other
 # in one order and do not deadlock; past one statement's rows they may, and that race is run again.
-ENQUEUE_MANY: LiteralString = """
+ENQUEUE_MANY: LiteralString = f"""
     with new as materialized (
         select * from unnest(
             %(ids)s::uuid[], %(workspaces)s::text[], %(types)s::text[], %(priorities)s::smallint[],
@@ -214,17 +224,22 @@ ENQUEUE_MANY: LiteralString = """
                                                order by place) end as fair_rank
           from timed
           join base using (workspace_id, provider_id, priority)
-    )
-    insert into enrichment_jobs
-           (id, workspace_id, type, status, priority, provider_id, payload, tags, max_retries,
-            cost, fair_rank, webhook_url, idempotency_key, scheduled_at)
-    select id, workspace_id, type, status, priority, provider_id, payload::jsonb,
-           tags::text[], max_retries, cost, fair_rank, webhook_url, idempotency_key, due
-      from ranked
-     order by idempotency_key, place
-        on conflict do nothing
-    returning id
-"""
+    ),
+    created as (
+        insert into enrichment_jobs
+               (id, workspace_id, type, status, priority, provider_id, payload, tags, max_retries,
+                cost, fair_rank, webhook_url, idempotency_key, scheduled_at)
+        select id, workspace_id, type, status, priority, provider_id, payload::jsonb,
+               tags::text[], max_retries, cost, fair_rank, webhook_url, idempotency_key, due
+          from ranked
+         order by idempotency_key, place
+            on conflict do nothing
+        returning id, workspace_id, type, status, priority, provider_id, tags, webhook_url,
+                  created_at, scheduled_at
+    ),
+    told as ({TELL_CREATED})
+    select id from created
+"""  # noqa: S608 - made of constants
 
 EARLIER: LiteralString = """
     select new.id, job.id
@@ -290,7 +305,11 @@ RANK_BASES: LiteralString = """
             on conflict do nothing
     )
     select workspace_id, provider_id, priority,
-           enrichment_rank_base(workspace_id, provider_id, priority)
+           enrichment_rank_base(workspace_id, provider_id, priority),
+           exists (select 1
+                     from enrichment_webhooks as hook
+                    where hook.workspace_id = new.workspace_id
+                      and hook.enabled)
       from unnest(%(workspaces)s::text[], %(lanes)s::text[], %(priorities)s::smallint[])
              as new(workspace_id, provider_id, priority)
 """
@@ -301,7 +320,11 @@ COPY: LiteralString = """
     from stdin
 """
 
+TELL_COPIED: LiteralString = "select enrichment_tell_created(%(ids)s::uuid[])"
+
 BATCHES_AHEAD_MAX = 16
+HEARD_MAX = 10_000
+"""Jobs to tell of after which a COPY ends, so that their ids are never many in memory."""
 
 Group: TypeAlias = tuple[str, str, int]
 """A workspace, a lane and a priority: what shares one row of ranks."""
@@ -313,6 +336,8 @@ class Standing:
 
     text: str
     rank: int
+    is_heard: bool
+    """Whether somebody may want to hear of the group's new jobs."""
 
 
 async def copy_in(conn: Connection, batches: Iterable[Sequence[Row]]) -> None:
@@ -331,14 +356,19 @@ async def copy_in(conn: Connection, batches: Iterable[Sequence[Row]]) -> None:
         ahead = min(2 * ahead, BATCHES_AHEAD_MAX)
         groups = {(row.workspace_id, row.provider_id, row.priority) for row in rows}
         standings |= await standings_of(conn, groups - standings.keys())
+        heard: list[UUID] = []
         async with conn.cursor() as cursor, cursor.copy(COPY) as copy:
             while rows:
-                lines = copy_lines(rows, standings)
+                lines = copy_lines(rows, standings, heard)
                 await copy.write("".join(lines))
                 if len(lines) < len(rows):
                     rows = rows[len(lines) :]
                     break
                 rows = next(remaining, ())
+                if len(heard) >= HEARD_MAX:
+                    break
+        if heard:
+            await conn.execute(TELL_COPIED, {"ids": plain_array(heard)})
 
 
 async def standings_of(conn: Connection, groups: Iterable[Group]) -> dict[Group, Standing]:
@@ -354,19 +384,26 @@ async def standings_of(conn: Connection, groups: Iterable[Group]) -> dict[Group,
         },
     )
     return {
-        (ws, lane, prio): Standing(f"{copy_text(ws)}\t{copy_text(lane)}\t{prio}", base)
-        async for ws, lane, prio, base in cursor
+        (ws, lane, prio): Standing(f"{copy_text(ws)}\t{copy_text(lane)}\t{prio}", base, is_heard)
+        async for ws, lane, prio, base, is_heard in cursor
     }
 
 
-def copy_lines(rows: Sequence[Row], standings: Mapping[Group, Standing]) -> list[str]:
-    """Return rows in COPY's text format up to the first of an unknown group; ranks run on."""
+def copy_lines(
+    rows: Sequence[Row], standings: Mapping[Group, Standing], heard: list[UUID]
+) -> list[str]:
+    """Return rows in COPY's text format up to the first of an unknown group; ranks run on.
+
+    The ids of those that somebody may want to hear of are added to `heard`.
+    """
     lines = []
     for row in rows:
         standing = standings.get((row.workspace_id, row.provider_id, row.priority))
         if standing is None:
             break
         standing.rank += row.cost
+        if standing.is_heard or row.webhook_url is not None:
+            heard.append(row.id)
         lines.append(
             f"{standing.text}\t{standing.rank}\t{row.id.hex}\t{copy_text(row.type)}\t"
             f"{copy_text(row.payload)}\t{copy_text(text_array(row.tags)) if row.tags else '{}'}\t"
@@ -394,7 +431,7 @@ def copy_text(text: str) -> str:
 # the primary key 4). A cancel that was asked for wins over every end that is not final. worker_id
 # stays after a final end (the attempts view reads it) and goes otherwise, and then the attempt gets
 # its row in the log, unless it never began.
-RECORDING: LiteralString = """
+RECORDING: LiteralString = f"""
     ended as materialized (
         select *, 'processing' as was from unnest(
             %(ids)s::uuid[], %(attempts)s::int[], %(statuses)s::text[], %(outcomes)s::text[],
@@ -428,17 +465,20 @@ RECORDING: LiteralString = """
            and job.attempts = ended.attempt
            and job.status = ended.was
         returning job.id, job.workspace_id, ended.attempt, job.started_at, ended.outcome,
-                  ended.error, ended.delay_s
+                  ended.error as error_text, ended.delay_s, job.type, job.status, job.attempts,
+                  job.webhook_url, job.completed_at, job.progress_done, job.progress_total,
+                  job.error, ended.result
     ),
     logged as (
         insert into enrichment_attempt_log
                (job_id, workspace_id, attempt, worker_id, started_at, outcome, error)
-        select id, workspace_id, attempt, %(worker_id)s, started_at, outcome, error::jsonb
+        select id, workspace_id, attempt, %(worker_id)s, started_at, outcome, error_text::jsonb
           from recorded
          where delay_s is not null
            and outcome <> 'unstarted'
     ),
-"""
+    told_ended as ({TELL_ENDED}),
+"""  # noqa: S608 - made of constants
 
 # Claim. One descent of the index `ready` for each (priority, lane), in the plan's order, which is
 # the policy; the lazy outer LIMIT stops locking at `room`, which is why no ORDER BY may stand
@@ -447,7 +487,7 @@ RECORDING: LiteralString = """
 # than were picked, and the array from joining them with the whole table: it cannot know `room`.
 # Suspects, jobs whose worker died, are left for a while to workers that have nothing else to do:
 # as many rows are stepped over as dead workers held.
-CLAIMING: LiteralString = """
+CLAIMING: LiteralString = f"""
     picked as materialized (
         select job.id
           from unnest(%(priorities)s::smallint[], %(lanes)s::text[], %(quotas)s::int[],
@@ -476,12 +516,14 @@ CLAIMING: LiteralString = """
                   job.crashes,
                   extract(epoch from now() - greatest(job.created_at, job.scheduled_at))::float8
                       as waited_s,
-                  extract(epoch from now() - job.created_at)::float8 as age_s
-    )
+                  extract(epoch from now() - job.created_at)::float8 as age_s,
+                  job.webhook_url
+    ),
+    told_started as ({TELL_STARTED})
     select id::text, attempts, max_retries, type, workspace_id, provider_id, priority, fair_rank,
            payload, crashes, waited_s, age_s
       from claimed
-"""
+"""  # noqa: S608 - made of constants
 
 LOST: LiteralString = """
     union all

@@ -305,6 +305,10 @@ begin
         on conflict do nothing
     returning job.id, true into job_id, is_new;
 
+    if is_new and (webhook_url is not null
+                   or exists (select 1 from enrichment_webhooks as hook where hook.enabled)) then
+        perform enrichment_tell_created(array[job_id]);
+    end if;
     if job_id is null then
         is_new := false;
         select job.id into job_id

@@ -72,7 +72,7 @@ create index enrichment_webhook_deliveries_due
 create index enrichment_webhook_deliveries_next
     on enrichment_webhook_deliveries (next_attempt_at) where status = 'pending';
 create index enrichment_webhook_deliveries_job
-    on enrichment_webhook_deliveries (job_id) where job_id is not null;
+    on enrichment_webhook_deliveries (job_id, event, created_at) where job_id is not null;
 create index enrichment_webhook_deliveries_list
     on enrichment_webhook_deliveries (workspace_id, sequence);
 create index enrichment_webhook_deliveries_webhook
