@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -25,6 +25,7 @@ from yarl import URL
 
 from enrichd import __version__
 from enrichd.domain.addresses import Network, is_public
+from enrichd.guarded import guarded_sockets, is_refusal
 from enrichd.providers.site_names import NameFailure, SiteNames
 from enrichd.providers.site_outage import Outage
 
@@ -70,14 +71,6 @@ class FetchFailure:
 
 
 MayFetch = Callable[[URL], Awaitable[bool]]
-
-
-class AddressRefused(OSError):
-    """The guard's answer to a socket towards an address that is not public."""
-
-    def __init__(self) -> None:
-        # The text is the same for every address: of many alike, aiohttp raises one as it is.
-        super().__init__(errno.EACCES, "address refused")
 
 
 class WebFetcher:
@@ -208,7 +201,7 @@ class WebFetcher:
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 resolver=self._names,
-                socket_factory=self._guarded_socket,
+                socket_factory=guarded_sockets(self._may_connect),
                 limit=128,
                 limit_per_host=PER_HOST,
                 ssl=self._ssl_context if self._ssl_context is not None else True,
@@ -230,11 +223,8 @@ class WebFetcher:
             )
         return self._session
 
-    def _guarded_socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
-        family, kind, proto, _, address = addr_info
-        if not is_public(address[0], allowed_networks=self._allowed, denied_networks=self._denied):
-            raise AddressRefused
-        return socket.socket(family=family, type=kind, proto=proto)
+    def _may_connect(self, ip: str, port: int) -> bool:
+        return is_public(ip, allowed_networks=self._allowed, denied_networks=self._denied)
 
 
 class _Ports(AbstractResolver):
@@ -291,7 +281,7 @@ def _reason(error: Exception) -> str:
     match cause:
         case NameFailure():
             return cause.reason
-        case _ if "address refused" in str(cause):
+        case _ if is_refusal(cause):
             return "address_refused"
         case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
             return "tls_failed"
