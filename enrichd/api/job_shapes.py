@@ -7,6 +7,7 @@ take a tenth of the time of a model; a test holds that each answer fits its mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -26,6 +27,7 @@ from enrichd.domain.payloads import CamelModel
 from enrichd.errors import EnrichdError
 from enrichd.store.items import Item
 from enrichd.store.job_reads import Attempt
+from enrichd.store.stats import Pace, TypeCount
 
 Priority = Annotated[int, Field(ge=1, le=5, strict=True)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -208,4 +210,24 @@ def moves_of(
         "refused": [
             {"given": text, "code": error.code, "message": error.message} for text, error in refused
         ],
+    }
+
+
+def figures_of(
+    workspace_id: str, counts: Sequence[TypeCount], totals: Mapping[str, int], pace: Pace
+) -> dict[str, Any]:
+    """Return a workspace's figures; times in seconds, null where there is nothing to measure."""
+    return {
+        "workspaceId": workspace_id,
+        "totals": {str(status): totals[status] for status in JobStatus},
+        "counts": [asdict(count) for count in counts],
+        "pace": {
+            "completedLastMinute": pace.completed_1m,
+            "completedLastHour": pace.completed_1h,
+            "failedLastHour": pace.failed_1h,
+            "runP50Seconds": pace.run_p50_s,
+            "runP95Seconds": pace.run_p95_s,
+            "oldestReadySeconds": pace.oldest_ready_s,
+            "liveWorkers": pace.workers,
+        },
     }

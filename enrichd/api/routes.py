@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enrichd.api import enqueueing, jobs
+from enrichd.api import enqueueing, job_list, jobs
 from enrichd.api.routing import ROUTES
 
-MODULES = (enqueueing, jobs)
+MODULES = (enqueueing, job_list, jobs)
 
 __all__ = ["MODULES", "ROUTES"]

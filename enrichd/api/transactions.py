@@ -22,10 +22,26 @@ async def in_workspace(call: Call, work: Callable[[Connection], Awaitable[Answer
     It may run several times. Raises Unavailable when PostgreSQL is away, Invalid for a value that
     it refuses.
     """
+    return await again_after_races(lambda: once_in_workspace(call, work))
+
+
+async def once_in_workspace(call: Call, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    """Run `work` in a transaction of the caller's workspace."""
+    async with call.api.tenants.of(call.workspace_id) as conn:
+        return await storing(lambda: work(conn))
+
+
+async def at_large(call: Call, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    """Return what `work` reads with the daemon's own rights: facts that belong to nobody."""
+    async with call.api.tenants.of_nobody() as conn:
+        return await storing(lambda: work(conn))
+
+
+async def again_after_races(work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Run `work`, again if it lost a race for rows."""
     for tries_left in reversed(range(RACE_TRIES)):
         try:
-            async with call.api.tenants.of(call.workspace_id) as conn:
-                return await storing(lambda: work(conn))
+            return await work()
         except RACES as error:
             if not tries_left:
                 raise Unavailable("the same rows were wanted by others all the time") from error

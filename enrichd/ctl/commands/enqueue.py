@@ -14,6 +14,7 @@ from uuid import UUID
 
 import click
 
+from enrichd.api.job_shapes import enqueued_of
 from enrichd.ctl import render
 from enrichd.ctl.choices import JOB_TYPE
 from enrichd.ctl.durations import DURATION
@@ -135,8 +136,7 @@ def enqueue_one(invocation: Invocation, new: NewJob) -> None:
 
     done, job = invocation.run(work)
     if invocation.is_json:
-        document = {"id": str(done.id), "isNew": done.is_new}
-        render.json_document(document | (job.to_json() if job else {}))
+        render.json_document(enqueued_of(done.id, done.is_new, job))
         return
     render.line(str(done.id))
     if not done.is_new:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import click
 
+from enrichd.api.job_shapes import line_of
 from enrichd.ctl import render
 from enrichd.ctl.choices import JOB_TYPE, nearest_type, status_option
 from enrichd.ctl.invocation import Invocation, Session, command
@@ -87,10 +88,7 @@ async def print_lines(
             async with session.database.connection() as conn:
                 jobs = await job_reads.list_jobs(conn, wanted, limit=min(limit, LIST_MAX))
             for job in jobs:
-                line = job.to_json()
-                # They were not read: null would say that there are none.
-                del line["payload"], line["result"]
-                render.json_line(line)
+                render.json_line(line_of(job))
             if len(jobs) < LIST_MAX:
                 return
             limit -= len(jobs)

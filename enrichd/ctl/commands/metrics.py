@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from enrichd.api.job_shapes import figures_of
 from enrichd.ctl import render
 from enrichd.ctl.invocation import Invocation, command
 from enrichd.ctl.terminal import safe
@@ -68,21 +69,8 @@ async def read_figures(invocation: Invocation) -> Figures:
 
 def document_of(figures: Figures) -> dict[str, Any]:
     """Return the figures in camelCase; times in seconds, null where there is nothing to measure."""
-    pace = figures.pace
-    totals = figures.by_status()
-    return {
-        "workspaceId": figures.workspace_id,
-        "totals": {str(status): totals[status] for status in JobStatus},
-        "counts": [asdict(count) for count in figures.counts],
-        "pace": {
-            "completedLastMinute": pace.completed_1m,
-            "completedLastHour": pace.completed_1h,
-            "failedLastHour": pace.failed_1h,
-            "runP50Seconds": pace.run_p50_s,
-            "runP95Seconds": pace.run_p95_s,
-            "oldestReadySeconds": pace.oldest_ready_s,
-            "liveWorkers": pace.workers,
-        },
+    document = figures_of(figures.workspace_id, figures.counts, figures.by_status(), figures.pace)
+    return document | {
         "workers": [
             {
                 "id": str(worker.id),

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from enrichd.api.job_shapes import moves_of
 from enrichd.ctl import render
 from enrichd.ctl.choices import JOB_TYPE, status_option
 from enrichd.ctl.confirming import confirm
@@ -135,7 +136,7 @@ async def move_named(invocation: Invocation, verb: Verb, texts: Sequence[str]) -
                 if not invocation.is_json:
                     render.line(moved_line(*moved[-1]))
     if invocation.is_json:
-        render.json_document(document_of(moved, refused))
+        render.json_document(moves_of(moved, refused))
     return max((exit_code(error) for _, error in refused), default=0)
 
 
@@ -165,18 +166,6 @@ def tell_refused(error: EnrichdError) -> None:
 def exit_code(error: EnrichdError) -> int:
     """Return the exit code of an error, as main would."""
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-
-
-def document_of(
-    moved: Sequence[tuple[UUID, JobStatus]], refused: Sequence[tuple[str, EnrichdError]]
-) -> dict[str, Any]:
-    """Return what was moved and what was not, in camelCase."""
-    return {
-        "moved": [{"id": str(job_id), "status": status} for job_id, status in moved],
-        "refused": [
-            {"given": text, "code": error.code, "message": error.message} for text, error in refused
-        ],
-    }
 
 
 async def move_all(

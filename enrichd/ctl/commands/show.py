@@ -10,11 +10,12 @@ from typing import Any
 import click
 import orjson
 
+from enrichd.api.job_shapes import details_of, item_of
 from enrichd.ctl import render
 from enrichd.ctl.invocation import Invocation, command
 from enrichd.ctl.job_ids import resolve
 from enrichd.ctl.job_text import error_text, moment, second, took
-from enrichd.domain.jobs import Job, JobStatus, iso
+from enrichd.domain.jobs import Job, JobStatus
 from enrichd.errors import JobNotFound
 from enrichd.store import items, job_reads, job_views
 from enrichd.store.items import Item
@@ -75,29 +76,9 @@ async def read_view(invocation: Invocation, text: str, *, with_items: bool) -> V
 
 def document_of(view: View, *, with_items: bool) -> dict[str, Any]:
     """Return the job in the API's shape, its attempts and, if wanted, its leads."""
-    document = view.job.to_json()
-    document["attemptLog"] = [
-        {
-            "attempt": attempt.attempt,
-            "outcome": attempt.outcome,
-            "workerId": str(attempt.worker_id) if attempt.worker_id else None,
-            "startedAt": iso(attempt.started_at),
-            "finishedAt": iso(attempt.finished_at),
-            "error": attempt.error,
-        }
-        for attempt in view.attempts
-    ]
-    document["itemCounts"] = view.counts
+    document = details_of(view.job, view.attempts, view.counts)
     if with_items:
-        document["items"] = [
-            {
-                "key": item.item_key,
-                "status": item.status,
-                "result": item.result,
-                "error": item.error,
-            }
-            for item in view.items
-        ]
+        document["items"] = [item_of(item) for item in view.items]
     return document
 
 
