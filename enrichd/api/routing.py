@@ -82,7 +82,8 @@ class Route:
     access: Access
     summary: str
     answers: Mapping[int, Any] = field(default_factory=dict)
-    """By status: the model of the body, or a media type's name for what is not JSON."""
+    """By status: the model of the body, a media type's name for what is not JSON, or a tuple of
+    such; None is no body."""
     body: Any = None
     """A pydantic model or a union of models; None for a route without a body."""
     query: type[BaseModel] = NoQuery

@@ -20,8 +20,10 @@ from enrichd.api.application import Api
 from enrichd.api.messages import Answer, Request, Response, Stream
 from enrichd.api.problems import problem
 from enrichd.api.routing import PREFIX
+from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
 from enrichd.gateway.server import ROUTE
+from enrichd.logs import get_logger
 
 BODY_BYTES_MAX = 2 << 20
 """A payload may have 1 MiB, and stands in a body with the rest of its job."""
@@ -34,6 +36,8 @@ GZIP_LEVEL = 4
 ASIDE_BYTES_MIN = 128 * 1024
 """Compressing more than this would hold up everybody else: another thread does it."""
 COMPRESSIBLE = ("application/json", "application/problem+json", "text/")
+
+log = get_logger("gateway")
 
 
 class Transport:
@@ -71,7 +75,10 @@ class Transport:
             await asyncio.wait(self._streams)
 
     async def _send_stream(self, incoming: web.Request, answer: Stream) -> web.StreamResponse:
+        packs = is_packed(incoming, answer)
         outgoing = web.StreamResponse(status=answer.status, headers=CIMultiDict(answer.headers))
+        if packs:
+            outgoing.enable_compression(web.ContentCoding.gzip)
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -83,6 +90,11 @@ class Transport:
                         await outgoing.write(piece)
         except (ConnectionError, TimeoutError):
             # Whoever reads so slowly, or no more, gets the rest by asking again.
+            if incoming.transport is not None:
+                incoming.transport.abort()
+        except EnrichdError as error:
+            # The status is out already: an answer that breaks off is all there is to tell by.
+            log.warning("stream_broke", route=answer.route, reason=error.message)
             if incoming.transport is not None:
                 incoming.transport.abort()
         except asyncio.CancelledError:
@@ -155,7 +167,7 @@ async def whole(incoming: web.Request, answer: Response) -> web.Response:
     """Return aiohttp's form of an answer, compressed where that is wanted and worth it."""
     body, headers = answer.body, answer.headers
     if len(body) >= GZIP_BYTES_MIN and headers.get("Content-Type", "").startswith(COMPRESSIBLE):
-        headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
+        vary_by_encoding(answer)
         if takes_gzip(incoming.headers.get("Accept-Encoding", "")):
             headers["Content-Encoding"] = "gzip"
             if len(body) < ASIDE_BYTES_MIN:
@@ -163,6 +175,24 @@ async def whole(incoming: web.Request, answer: Response) -> web.Response:
             else:
                 body = await asyncio.to_thread(gzipped, body)
     return web.Response(status=answer.status, body=body, headers=headers)
+
+
+def is_packed(incoming: web.Request, answer: Stream) -> bool:
+    """Say whether a stream is compressed: a document is, events must not wait for each other."""
+    kind = answer.headers.get("Content-Type", "")
+    if not kind.startswith(COMPRESSIBLE) or kind.startswith("text/event-stream"):
+        return False
+    answer.headers["Vary"] = ", ".join(
+        filter(None, (answer.headers.get("Vary"), "Accept-Encoding"))
+    )
+    return takes_gzip(incoming.headers.get("Accept-Encoding", ""))
+
+
+def vary_by_encoding(answer: Answer) -> None:
+    """Tell caches that another Accept-Encoding gets another answer."""
+    answer.headers["Vary"] = ", ".join(
+        filter(None, (answer.headers.get("Vary"), "Accept-Encoding"))
+    )
 
 
 def takes_gzip(accepted: str) -> bool:
