@@ -79,7 +79,8 @@ def clean(entity: Entity, path: str, value: Json) -> Iterator[tuple[str, Json]]:
         # A place or an employer in one string is a whole by itself, `raw` or the name.
         parts = {_WHOLE[path]: value} if isinstance(value, str) and path in _WHOLE else value
         for name, part in parts.items() if isinstance(parts, Mapping) else ():
-            yield from clean(entity, f"{path}.{name}", part)
+            if str(name).isidentifier():
+                yield from clean(entity, f"{path}.{name}", part)
     elif is_list(path):
         items = value if isinstance(value, (list, tuple)) else [value]
         for item in items[:LIST_ITEMS_READ_MAX]:
@@ -188,8 +189,9 @@ def _clean_item(entity: Entity, path: str, value: Json) -> Json:
         value = {_ITEM_NAMES[path]: value} if path in _ITEM_NAMES else {}
     if not isinstance(value, Mapping):
         return None
-    item = {str(name): _any(part) for name, part in list(value.items())[:30]}
-    item = {name: part for name, part in item.items() if part is not None}
+    # The names are the source's words too: what cannot be stored must not stand in them either.
+    said = [(text(str(name), 100), _any(part)) for name, part in list(value.items())[:30]]
+    item = {name: part for name, part in said if name and part is not None}
     match path:
         case "socialProfiles":
             return _clean_profile(entity, item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enrichd.domain.fields import clean, employee_range, text
@@ -58,6 +58,8 @@ def test_a_value_is_made_fit_or_dropped(path, value, kept):
 
 
 @given(PATHS, JSON)
+@example("employmentHistory", {"\x00": False})
+@example("location", {"\x00": "x", "ci\ud800ty": "y"})
 def test_whatever_a_provider_says_what_is_kept_can_be_stored(path, value):
     for _, kept in clean("company", path, value):
         stored = json.dumps(kept, allow_nan=False)
