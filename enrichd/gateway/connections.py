@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from enrichd import metrics
 
-CONNECTIONS_MAX = 256
+CONNECTIONS_MAX = 2_048
 KEEPALIVE_S = 15.0
 HEADERS_S = 10.0
 TOO_MANY = (

@@ -75,11 +75,22 @@ PROVIDER_CALL = _histogram(
     "provider_call", "How long a provider's answer took.", CALL_BUCKETS_S, "provider"
 )
 
+WEBHOOK_DELIVERIES = _counter("webhook_deliveries", "Attempts to deliver a webhook.", "reason")
+WEBHOOK_ANSWER = _histogram("webhook_answer", "How long a receiver took.", CALL_BUCKETS_S)
+WEBHOOK_WAIT = _histogram("webhook_wait", "From due to sent.", WAIT_BUCKETS_S)
+
 HTTP_REQUESTS = _counter("http_requests", "Requests answered.", "route", "status")
 HTTP_REQUEST = _histogram("http_request", "Request to answer.", REQUEST_BUCKETS_S, "route")
 HTTP_CONNECTIONS_CLOSED = _counter(
     "http_connections_closed", "Connections closed by the gateway's limits.", "reason"
 )
+
+LIVE_STREAMS = _counter(
+    "live_streams", "Streams of live updates, by what became of them.", "reason"
+)
+LIVE_EVENTS = _counter("live_events", "Events told to listeners.")
+REALTIME_MESSAGES = _counter("realtime_messages", "Messages for Supabase Realtime.", "reason")
+INCOMING_WEBHOOKS = _counter("incoming_webhooks", "Webhooks that came in.", "reason")
 
 FILED: tuple[Metric, ...] = (
     JOBS_ENQUEUED,
@@ -101,9 +112,16 @@ FILED: tuple[Metric, ...] = (
     WORKER_RESTARTS,
     PROVIDER_CALLS,
     PROVIDER_CALL,
+    WEBHOOK_DELIVERIES,
+    WEBHOOK_ANSWER,
+    WEBHOOK_WAIT,
     HTTP_REQUESTS,
     HTTP_REQUEST,
     HTTP_CONNECTIONS_CLOSED,
+    LIVE_STREAMS,
+    LIVE_EVENTS,
+    REALTIME_MESSAGES,
+    INCOMING_WEBHOOKS,
 )
 
 QUEUE_DEPTH = _gauge(

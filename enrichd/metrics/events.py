@@ -119,6 +119,17 @@ def provider_called(provider: str, outcome: str, seconds: float) -> None:
         book.observe(declared.PROVIDER_CALL, (name,), (seconds,))
 
 
+def webhook(reason: str, answer_s: float | None = None, waited_s: float | None = None) -> None:
+    """Count an attempt to deliver a webhook: delivered, http_5xx, timeout, dropped …"""
+    if book.is_on:
+        metric = declared.WEBHOOK_DELIVERIES
+        book.add(metric, (bounded_reason(metric, reason),))
+        if answer_s is not None:
+            book.observe(declared.WEBHOOK_ANSWER, (), (answer_s,))
+        if waited_s is not None:
+            book.observe(declared.WEBHOOK_WAIT, (), (max(waited_s, 0.0),))
+
+
 def process_replaced(role: str, reason: str) -> None:
     """Count a child's end that the supervisor answers with a new one.
 
@@ -142,6 +153,32 @@ def connection_closed(reason: str) -> None:
     if book.is_on:
         metric = declared.HTTP_CONNECTIONS_CLOSED
         book.add(metric, (bounded_reason(metric, reason),))
+
+
+def live_stream(reason: str) -> None:
+    """Count a stream of live updates: opened; ended because it was overrun or its key revoked."""
+    _count_reason(declared.LIVE_STREAMS, reason)
+
+
+def live_events_told(count: int) -> None:
+    """Count events told to listeners, each listener's."""
+    if book.is_on:
+        book.add(declared.LIVE_EVENTS, (), count)
+
+
+def realtime_messages(reason: str, count: int) -> None:
+    """Count messages for Supabase Realtime: sent, failed, dropped."""
+    _count_reason(declared.REALTIME_MESSAGES, reason, count)
+
+
+def webhook_came_in(reason: str) -> None:
+    """Count a webhook by what became of it: resumed, kept, duplicate, late, unknown, refused."""
+    _count_reason(declared.INCOMING_WEBHOOKS, reason)
+
+
+def _count_reason(metric: declared.Metric, reason: str, count: int = 1) -> None:
+    if book.is_on:
+        book.add(metric, (bounded_reason(metric, reason),), count)
 
 
 def _count_types(metric: declared.Metric, job_types: Iterable[str]) -> None:

@@ -34,7 +34,32 @@ _fixed: dict[str, tuple[str, ...]] = {
 }
 _reasons: dict[str, tuple[str, ...]] = {
     "enrichd_worker_restarts_total": ("exit", "signal", "hung", "recycled", "reloaded"),
+    "enrichd_webhook_deliveries_total": (
+        "delivered",
+        "http_4xx",
+        "http_5xx",
+        "redirected",
+        "timeout",
+        "connect_refused",
+        "connect_failed",
+        "dns_failed",
+        "tls_failed",
+        "address_refused",
+        "bad_url",
+        "bad_response",
+        "dropped",
+    ),
     "enrichd_http_connections_closed_total": ("slow_request", "evicted", "too_many"),
+    "enrichd_live_streams_total": ("opened", "overrun", "revoked"),
+    "enrichd_realtime_messages_total": ("sent", "failed", "dropped"),
+    "enrichd_incoming_webhooks_total": (
+        "resumed",
+        "kept",
+        "duplicate",
+        "late",
+        "unknown",
+        "refused",
+    ),
 }
 # What is known only once plug-ins are imported and settings read. `-` is the lane of jobs that
 # name no provider.
