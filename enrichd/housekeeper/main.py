@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from enrichd import metrics
 from enrichd.errors import Unavailable
+from enrichd.housekeeper.deliveries import deliverer_of
 from enrichd.housekeeper.load import report_load
 from enrichd.housekeeper.sweeping import sweep_forever
 from enrichd.logs import get_logger
@@ -46,7 +47,7 @@ def run_housekeeper(
 
 
 class Housekeeper:
-    """Looks, wakes, promotes, rescues, sweeps."""
+    """Looks, wakes, promotes, rescues, sweeps, delivers."""
 
     def __init__(self, settings: Settings, sock: socket.socket, duty: Duty | None = None) -> None:
         dsn = settings.dsn
@@ -58,6 +59,7 @@ class Housekeeper:
         self._sweeping = self._database.sibling("sweep")
         self._queue = JobQueueManager(self._database)
         self._floors = Floors(self._database)
+        self._deliverer = deliverer_of(settings, self._database.sibling("webhooks"))
         self._listen_dsn = direct_dsn(settings, dsn)
         self._idle_workers = 0
         self._dead: list[str] = []
@@ -76,6 +78,7 @@ class Housekeeper:
                     self._link.beat(),
                     self._look_around(),
                     sweep_forever(self._sweeping, self._settings),
+                    self._deliverer.run(),
                 )
             ]
             if self._settings.worker_max_count > self._settings.worker_count:
@@ -150,6 +153,8 @@ class Housekeeper:
             seen = await lanes.look(
                 conn, room=self._settings.max_concurrent_jobs, worker_timeout_s=timeout_s
             )
+        if seen.next_delivery_s is not None and seen.next_delivery_s <= 0:
+            self._deliverer.wake()
         if seen.has_upkeep:
             upkeep = await self._queue.tend(worker_timeout_s=timeout_s)
             if upkeep.moved and self._idle_workers:
@@ -162,8 +167,9 @@ class Housekeeper:
                 self._wake(seen.ready)
         is_eager = self._idle_workers and clock() - self._last_job < EAGER_FOR_S
         pause_s = EAGER_LOOK_S if is_eager else CALM_LOOK_S
-        if seen.next_due_s is not None and seen.next_due_s > 0:
-            pause_s = min(pause_s, seen.next_due_s + 0.001)
+        for next_s in (seen.next_due_s, seen.next_delivery_s):
+            if next_s is not None and next_s > 0:
+                pause_s = min(pause_s, next_s + 0.001)
         return pause_s
 
     async def _bury_dead(self) -> None:

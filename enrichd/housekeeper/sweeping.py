@@ -7,7 +7,7 @@ import asyncio
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.settings import Settings
-from enrichd.store import orphans, prune, vacuum, workers
+from enrichd.store import deliveries, orphans, prune, vacuum, workers
 from enrichd.store.database import Database
 
 SWEEP_S = 60.0
@@ -37,6 +37,7 @@ async def sweep(database: Database, settings: Settings) -> None:
         await workers.delete_dead(conn)
     await prune_old(database, ["completed"], settings.prune_completed_after_s)
     await prune_old(database, ["failed", "dead_letter", "cancelled"], settings.prune_failed_after_s)
+    await prune_deliveries(database, settings.prune_webhooks_after_s)
     async with database.connection() as conn:
         for table in await vacuum.behind(conn):
             log.warning(
@@ -62,6 +63,16 @@ async def prune_old(database: Database, statuses: list[str], age_s: float) -> No
             break
     if deleted:
         log.info("jobs_pruned", jobs=deleted, statuses=statuses)
+
+
+async def prune_deliveries(database: Database, age_s: float) -> None:
+    """Forget what was said in webhooks that ended more than `age_s` ago; 0 keeps it for ever."""
+    if not age_s:
+        return
+    for _ in range(PRUNE_BATCHES_MAX):
+        async with database.connection() as conn:
+            if await deliveries.prune(conn, age_s=age_s) < deliveries.PRUNE_BATCH:
+                return
 
 
 async def sweep_orphans(database: Database, place: orphans.Place) -> None:

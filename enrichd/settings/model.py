@@ -159,6 +159,19 @@ class Settings(BaseSettings):
         "WEBHOOK_ALLOWED_NETWORKS", ""
     )
 
+    webhook_timeout_s: Annotated[float, values.milliseconds(100, 30_000)] = _variable(
+        "WEBHOOK_TIMEOUT", "15000"
+    )
+    """For one attempt, from looking the name up to the answer's status."""
+    webhook_concurrency: Annotated[int, values.whole(1, 100)] = _variable(
+        "WEBHOOK_CONCURRENCY", "4"
+    )
+    """Requests to one receiver at the same time, from each host."""
+    prune_webhooks_after_s: Annotated[float, values.milliseconds(0, 3650 * DAY_MS)] = _variable(
+        "PRUNE_WEBHOOKS_AFTER", str(7 * DAY_MS)
+    )
+    """Age at which what a delivery said is forgotten; 0 is never."""
+
     supabase_url: Annotated[str | None, values.http_url()] = _variable("SUPABASE_URL")
     supabase_anon_key: Annotated[SecretStr | None, values.secret()] = _variable("SUPABASE_ANON_KEY")
     supabase_service_role_key: Annotated[SecretStr | None, values.secret()] = _variable(

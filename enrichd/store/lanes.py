@@ -202,7 +202,10 @@ LOOK: LiteralString = """
                                         from enrichment_workers as worker
                                        where worker.id = job.worker_id
                                          and worker.state <> 'dead')),
-           exists (select 1 from enrichment_jobs where status = 'processing')
+           exists (select 1 from enrichment_jobs where status = 'processing'),
+           (select extract(epoch from min(next_attempt_at) - now())::float8
+              from enrichment_webhook_deliveries
+             where status = 'pending')
 """
 
 
@@ -219,6 +222,8 @@ class Look:
     has_orphans: bool
     is_busy: bool
     """Whether any job is being run."""
+    next_delivery_s: float | None
+    """Seconds until a webhook is to be sent, negative if one is; None without any."""
 
     @property
     def has_upkeep(self) -> bool:

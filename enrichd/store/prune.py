@@ -9,8 +9,8 @@ from enrichd.store.database import Connection
 
 BATCH = 1000
 
-# Reads the index `prune` from its old end. Items and attempts go in the same statement, since no
-# foreign key does it (one would cost the hot path a look-up a row).
+# Reads the index `prune` from its old end. Items, attempts and webhook deliveries go in the
+# same statement, since no foreign key does it (one would cost the hot path a look-up a row).
 PRUNE: LiteralString = """
     with old as materialized (
         select id
@@ -28,6 +28,10 @@ PRUNE: LiteralString = """
     ),
     log as (
         delete from enrichment_attempt_log as entry using old where entry.job_id = old.id
+    ),
+    deliveries as (
+        delete from enrichment_webhook_deliveries as delivery using old
+         where delivery.job_id = old.id
     )
     delete from enrichment_jobs as job using old where job.id = old.id
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
 from uuid import UUID
 
 from cryptography.hazmat.primitives import hashes
@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from enrichd.settings import Settings
 from enrichd.settings.values import parsed_secret_keys
-from enrichd.store.sealing import Sealed, Sealer, installation_key
+from enrichd.store.deliveries import Due
+from enrichd.store.installation import Installation
+from enrichd.store.sealing import Sealer, installation_key
 from enrichd.store.webhooks import unkept
 from enrichd.webhooks.signing import KEY_BYTES, key_of, secret_of
 
@@ -27,23 +29,6 @@ from enrichd.webhooks.signing import KEY_BYTES, key_of, secret_of
 def purpose_of(webhook_id: UUID) -> str:
     """Return what an endpoint's secret is sealed for."""
     return f"webhook {webhook_id}"
-
-
-def endpoint_keys(
-    kept: str, *, webhook_id: UUID, sealer: Sealer, now: datetime
-) -> tuple[bytes, ...]:
-    """Return the keys of an endpoint that are in force, newest first. Raises Unreadable."""
-    entries: Sequence[Mapping[str, Any]] = json.loads(kept)
-    return tuple(
-        key_of(sealer.open(opened(entry), purpose=purpose_of(webhook_id)))
-        for entry in entries
-        if entry["until"] is None or datetime.fromisoformat(entry["until"]) > now
-    )
-
-
-def opened(entry: Mapping[str, Any]) -> Sealed:
-    """Return one sealed secret of the column."""
-    return unkept(dict(entry))
 
 
 class JobSecrets:
@@ -57,12 +42,53 @@ class JobSecrets:
 
     def keys(self, workspace_id: str) -> tuple[bytes, ...]:
         """Return the keys that sign for a workspace's jobs, the newest first."""
-        info = b"enrichd job webhooks " + workspace_id.encode()
-        return tuple(
-            HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(root)
-            for root in self._roots
-        )
+        return tuple(derived(root, workspace_id) for root in self._roots)
 
     def secret(self, workspace_id: str) -> str:
         """Return the newest of them as a receiver is given it."""
         return secret_of(self.keys(workspace_id)[0])
+
+
+@lru_cache(maxsize=10_000)
+def derived(root: bytes, workspace_id: str) -> bytes:
+    """Return the key of a workspace that comes of one of the installation's."""
+    info = b"enrichd job webhooks " + workspace_id.encode()
+    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(root)
+
+
+KEPT_MAX = 10_000
+
+
+class SigningKeys:
+    """The keys of deliveries: opened once, kept while the row has the same secrets."""
+
+    def __init__(self, settings: Settings, installation: Installation) -> None:
+        self._settings = settings
+        self._installation = installation
+        self._jobs: JobSecrets | None = None
+        self._opened: dict[str, list[tuple[bytes, datetime | None]]] = {}
+
+    async def __call__(self, due: Due, now: datetime) -> Sequence[bytes]:
+        """Return the keys in force for a delivery. Raises Unreadable and Unavailable."""
+        if due.secrets is None or due.webhook_id is None:
+            if self._jobs is None:
+                self._jobs = JobSecrets(self._settings, await self._installation.pepper())
+            return self._jobs.keys(due.workspace_id)
+        entries = self._opened.get(due.secrets)
+        if entries is None:
+            entries = opened(due.secrets, due.webhook_id, await self._installation.sealer())
+            if len(self._opened) >= KEPT_MAX:
+                self._opened.clear()
+            self._opened[due.secrets] = entries
+        return [key for key, until in entries if until is None or until > now]
+
+
+def opened(secrets: str, webhook_id: UUID, sealer: Sealer) -> list[tuple[bytes, datetime | None]]:
+    """Return an endpoint's keys, newest first, and until when each signs. Raises Unreadable."""
+    return [
+        (
+            key_of(sealer.open(unkept(entry), purpose=purpose_of(webhook_id))),
+            entry["until"] and datetime.fromisoformat(entry["until"]),
+        )
+        for entry in json.loads(secrets)
+    ]

@@ -30,6 +30,7 @@ TIMEOUT_S: Final = 15.0
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 5.0
 """For the body of an answer whose status is there: it changes nothing any more."""
+MARGIN_S: Final = 0.05
 ANSWER_BYTES_MAX: Final = 65_536
 KEPT_BYTES: Final = 1_024
 HEADER_BYTES_MAX: Final = 8_190
@@ -132,7 +133,8 @@ class Sender:
             target.url, data=body, headers=headers, allow_redirects=False
         ) as response:
             latency_s = time.monotonic() - began
-            text = await first_words(response)
+            left_s = self._timeout_s - latency_s - MARGIN_S
+            text = await first_words(response, within_s=min(ANSWER_S, max(left_s, 0.0)))
             return Answer(
                 response.status,
                 text,
@@ -169,7 +171,7 @@ class Sender:
         )
 
 
-async def first_words(response: aiohttp.ClientResponse) -> str:
+async def first_words(response: aiohttp.ClientResponse, *, within_s: float) -> str:
     """Return an answer's first KiB and read the rest, so that the connection can serve again.
 
     One that is too long, or too slow, loses its connection.
@@ -177,7 +179,7 @@ async def first_words(response: aiohttp.ClientResponse) -> str:
     kept = bytearray()
     size = 0
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(within_s):
             async for chunk in response.content.iter_chunked(ANSWER_BYTES_MAX):
                 kept += chunk[: KEPT_BYTES - len(kept)]
                 size += len(chunk)
