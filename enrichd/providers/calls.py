@@ -42,6 +42,7 @@ from enrichd.providers.limits import limits_in_force
 from enrichd.providers.questions import Question, cache_key
 from enrichd.providers.roster import BUILTIN, Providers, Shared
 from enrichd.settings.providers import ProviderSettings
+from enrichd.store.sealing import Unreadable
 
 Result = TypeVar("Result")
 
@@ -162,9 +163,13 @@ class Calls:
             return Skipped("no_such_provider")
         settings = providers.connections.settings_of(provider_id)
         if providers.shared is not None and provider_id != BUILTIN:
-            credential, settings = await providers.shared.keyring.settings_for(
-                provider_id, self.workspace_id
-            )
+            try:
+                credential, settings = await providers.shared.keyring.settings_for(
+                    provider_id, self.workspace_id
+                )
+            except Unreadable:
+                # Never with the common key in its place: that is somebody else's bill.
+                return Skipped("key_unreadable")
         adapter = providers.with_key(provider_id, credential, settings)
         assert adapter is not None
         registration = REGISTERED.get(provider_id)

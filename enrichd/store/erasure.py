@@ -98,6 +98,7 @@ WITHOUT_PEOPLE = frozenset(
         "enrichment_credit_reservations",
         "enrichment_webhooks",
         "enrichment_api_keys",
+        "enrichment_access",
     }
 )
 """Tables with text that are about the installation, its hosts and its customers' settings."""

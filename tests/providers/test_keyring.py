@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from pathlib import Path
 
 import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
+from enrichd.domain.lead_results import LeadResult
+from enrichd.domain.leads import lead_from
+from enrichd.domain.payloads import EnrichmentType, LeadInput
 from enrichd.errors import Invalid, InvalidSetting
 from enrichd.providers import keyring
+from enrichd.providers.calls import Calls
 from enrichd.providers.client import common_limits
 from enrichd.providers.keyring import Keyring, Rotation, rotate, set_key
+from enrichd.providers.suppressions import Suppressions
+from enrichd.providers.waterfall import Search, enrich_lead
 from enrichd.settings import Settings
 from enrichd.store import provider_keys
 from enrichd.store.database import Connection, Database
 from enrichd.store.installation import Installation
 from enrichd.store.sealing import Sealer, Unreadable
+from tests.support.sharing import CountingProvider, sharing_providers
 
 OLD, NEW = b"o" * 32, b"n" * 32
 KEY = "hk_live_0123456789abcdef"
@@ -209,3 +217,25 @@ async def test_the_limits_of_a_workspace_s_own_key_are_those_of_the_provider(dat
     _, settings = await ring.settings_for("hunter", "acme")
 
     assert settings.rate_limit_per_minute == common_limits("hunter").rate_limit_per_minute
+
+
+async def test_a_job_whose_key_does_not_open_goes_on_to_the_next_provider(database_url, tmp_path):
+    ours, next_one = CountingProvider("ours"), CountingProvider("next")
+    lead = lead_from(LeadInput(email="ada@acme.com", full_name="Ada Quill"), "1")
+    async with sharing_providers(database_url, ours, next_one) as providers:
+        shared = providers.shared
+        assert shared is not None
+        async with shared.database.connection() as conn:
+            await bring(conn, workspace="acme", provider="ours")
+        installation = Installation(shared.database, settings_with(tmp_path, other=NEW))
+        ring = Keyring(shared.database, installation, providers.connections.settings_of)
+        nobody = Suppressions(shared.database, installation)
+        providers.shared = dataclasses.replace(shared, keyring=ring, suppressions=nobody)
+        search = Search(types=[EnrichmentType.PERSON], order=("ours", "next"))
+
+        result = await enrich_lead(lead, search, Calls(providers, workspace_id="acme"))
+
+    assert isinstance(result, LeadResult)
+    skipped = {(call.provider, call.skip_reason) for call in result.calls if call.skip_reason}
+    assert ("ours", "key_unreadable") in skipped
+    assert (ours.asked, len(next_one.asked)) == ([], 1)

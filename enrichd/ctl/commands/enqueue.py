@@ -61,11 +61,13 @@ class EnqueueRaced(EnrichdError):
 @click.option("--idempotency-key", metavar="TEXT", help="Enqueue only if it was not used before.")
 @click.option("--provider", metavar="NAME", help="The lane, in place of the payload's providerId.")
 @click.option("--id", "job_id", metavar="UUID", help="The job's id, chosen by you.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost at most; enqueue nothing.")
 def enqueue_command(
     invocation: Invocation,
     job_type: str | None,
     payload: str | None,
     source: str | None,
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Put a job on the queue, or all jobs of a file.
@@ -77,7 +79,7 @@ def enqueue_command(
     given = {name: value for name, value in options.items() if value not in (None, ())}
     load_plugins(invocation.settings.plugins)
     if source is not None:
-        if job_type or payload is not None or given:
+        if job_type or payload is not None or given or dry_run:
             raise click.UsageError("--from takes no TYPE and no job options: each line has its own")
         enqueue_file(invocation, source)
         return
@@ -86,7 +88,11 @@ def enqueue_command(
     payloads.model_for(job_type)
     if payload is None:
         raise click.UsageError("give --payload JSON, @FILE or - for standard input")
-    enqueue_one(invocation, new_job(invocation, job_type, payload, given))
+    new = new_job(invocation, job_type, payload, given)
+    if dry_run:
+        estimate_one(invocation, new)
+    else:
+        enqueue_one(invocation, new)
 
 
 def new_job(invocation: Invocation, job_type: str, payload: str, given: dict[str, Any]) -> NewJob:
@@ -142,6 +148,15 @@ def enqueue_one(invocation: Invocation, new: NewJob) -> None:
     if not done.is_new:
         what = "idempotency key" if new.idempotency_key else "id"
         click.echo(f"already there: its {what} was used before; nothing was added", err=True)
+
+
+def estimate_one(invocation: Invocation, new: NewJob) -> None:
+    """Print what a job would cost at most; put nothing on the queue."""
+    model = payloads.parse(new.type, row_of(new).payload)
+    # Imported by whoever wants it: adapters and HTTP clients are half of a command's time.
+    from enrichd.ctl.estimates import estimate_of, show_estimate
+
+    show_estimate(invocation, new.type, invocation.run(lambda: estimate_of(invocation, model)))
 
 
 Lines = list[JobLine | BadLine]

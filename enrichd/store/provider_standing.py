@@ -1,0 +1,59 @@
+"""How the credentials stand: the part of it that people and prices look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import LiteralString
+
+from enrichd.store.database import Connection
+from enrichd.store.jobs import text_array
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One credential's breaker and credits."""
+
+    credential: str
+    breaker: str
+    """`closed`, `open` or `half_open`."""
+    is_set_by_hand: bool
+    open_until: datetime | None
+    """When an open one is probed; None: until somebody closes it."""
+    reason: str | None
+    credits_left: Decimal | None
+    """By the provider's own word; None if it never said."""
+    credits_seen_at: datetime | None
+
+
+STANDINGS: LiteralString = """
+    select provider_id, breaker, is_set_by_hand and coalesce(hand_until > now(), true),
+           case when breaker = 'open' then opened_at + opened_for end, reason, credits_left,
+           credits_seen_at
+      from enrichment_provider_state
+     where provider_id = any(%(credentials)s::text[])
+"""
+
+
+async def standings(conn: Connection, credentials: Sequence[str]) -> dict[str, Standing]:
+    """Return how credentials stand; those of which nothing is known are left out."""
+    cursor = await conn.execute(STANDINGS, {"credentials": text_array(credentials)})
+    return {row[0]: Standing(*row) async for row in cursor}
+
+
+# Said with nearly every answer, and worth a write only when it is news.
+NOTE_CREDITS: LiteralString = """
+    insert into enrichment_provider_state as state (provider_id, credits_left, credits_seen_at)
+    values (%(credential)s, %(credits_left)s, now())
+        on conflict (provider_id) do update
+       set credits_left = excluded.credits_left, credits_seen_at = excluded.credits_seen_at
+     where state.credits_left is distinct from excluded.credits_left
+        or state.credits_seen_at < now() - interval '1 minute'
+"""
+
+
+async def note_credits_left(conn: Connection, *, credential: str, credits_left: Decimal) -> None:
+    """Keep what a provider said that is left of its credits."""
+    await conn.execute(NOTE_CREDITS, {"credential": credential, "credits_left": credits_left})
