@@ -16,12 +16,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-import orjson
 
 from enrichd import __version__
 from enrichd.domain.facts import Json
-from enrichd.errors import ProviderDown, ProviderGarbled
+from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderRejected
 from enrichd.providers.dns import Resolver
+from enrichd.providers.hostile_json import read_json
 from enrichd.providers.smtp_probe import SmtpProber
 from enrichd.providers.web import WebFetcher
 from enrichd.settings.providers import ProviderSettings
@@ -98,10 +98,14 @@ class Answer:
     body: bytes
 
     def json(self) -> Json:
-        """Return the body as JSON. Raises ProviderGarbled for anything else."""
+        """Return the body as JSON. Raises ProviderGarbled for anything else.
+
+        A lone surrogate, a NaN or a number of 5,000 digits somewhere in it is mended: one person's
+        name must not cost the 99 others of the same answer.
+        """
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError as error:
+            return read_json(self.body)
+        except ValueError as error:
             raise ProviderGarbled(
                 f"{self.provider} answered {self.status} with what is no JSON: {self.shown()!r}",
                 provider=self.provider,
@@ -120,8 +124,17 @@ async def send(
 
     `options` are those of `httpx.AsyncClient.stream`. Raises ProviderDown when nobody answers in
     time or hangs up half-way, ProviderGarbled when the body cannot be decoded or is larger than
-    BODY_BYTES_MAX.
+    BODY_BYTES_MAX, ProviderDenied for headers that cannot be sent (a key with a line break in it),
+    ProviderRejected for another question that cannot.
     """
+    for name, value in (options.get("headers") or {}).items():
+        if not (value.isascii() and value.isprintable()):
+            # httpx would say so too, and show the key.
+            raise ProviderDenied(
+                f"{provider} cannot be asked: the header {name} holds what no header may; look at"
+                " its key",
+                provider=provider,
+            )
     try:
         async with (
             asyncio.timeout(CALL_S),
@@ -141,6 +154,10 @@ async def send(
         raise ProviderGarbled(
             f"{provider} answered what cannot be read: {error}", provider=provider
         ) from error
+    except (UnicodeError, httpx.InvalidURL, httpx.LocalProtocolError):
+        # Their texts show the request, which has people and keys in it.
+        problem = f"the question to {provider} cannot be sent as it is"
+        raise ProviderRejected(problem, provider=provider) from None
     except httpx.TransportError as error:
         raise ProviderDown(f"{provider} cannot be reached: {error}", provider=provider) from error
 

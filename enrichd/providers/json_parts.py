@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
@@ -11,35 +10,16 @@ from typing import Any
 from enrichd.domain import fields
 from enrichd.domain.facts import Entity, Fact, Json
 from enrichd.domain.web_links import host_of, registrable_domain
-from enrichd.errors import ProviderGarbled
 from enrichd.providers.client import Answer
 from enrichd.providers.contracts import garbled
-from enrichd.store.json_text import storable
 
 ITEMS_MAX = 200
-DIGITS_MAX = 300
 CREDITS_MAX = Decimal(1_000_000)
-
-
-def body_of(answer: Answer) -> Json:
-    """Return an answer's JSON. Raises ProviderGarbled if it is none.
-
-    A lone surrogate, a NaN or a number of 5,000 digits somewhere in it is mended: one person's
-    name must not cost the 99 others of the same answer.
-    """
-    try:
-        return answer.json()
-    except ProviderGarbled:
-        try:
-            return storable(json.loads(answer.body, parse_int=_whole, parse_constant=_nothing))
-        except (ValueError, RecursionError):
-            pass
-        raise
 
 
 def object_of(answer: Answer) -> Mapping[str, Any]:
     """Return an answer's JSON object. Raises ProviderGarbled if it is none."""
-    body = body_of(answer)
+    body = answer.json()
     if not isinstance(body, dict):
         raise garbled(answer, "no object")
     return body
@@ -138,11 +118,3 @@ def facts_of(
 def without_gaps(item: Mapping[str, Json]) -> dict[str, Json]:
     """Return an object without the parts that are not there."""
     return {name: part for name, part in item.items() if part is not None}
-
-
-def _whole(digits: str) -> int | str:
-    return int(digits) if len(digits) <= DIGITS_MAX else digits[:DIGITS_MAX]
-
-
-def _nothing(_: str) -> None:
-    return None

@@ -14,13 +14,12 @@ from functools import partial
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
-import orjson
-
 from enrichd.domain.leads import Lead
 from enrichd.errors import ProviderDown, ProviderError, ProviderGarbled, Unavailable
 from enrichd.logs import get_logger
 from enrichd.providers.answers import Lease
 from enrichd.providers.base import Asked, Asynchronous, Found, Pending
+from enrichd.providers.hostile_json import read_json
 from enrichd.providers.operations import Operation
 from enrichd.providers.questions import Question
 
@@ -213,8 +212,8 @@ class LaterAnswer:
     def _read(self, body: str) -> Found | ProviderError:
         name = self._question.provider_id
         try:
-            told = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            told = read_json(body)
+        except ValueError:
             return ProviderGarbled(f"{name} called back what is no JSON", provider=name)
         try:
             return self._adapter.read_callback(self._question.operation, self._query, told)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from enrichd.errors import ProviderDown, ProviderGarbled
+from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderRejected
 from enrichd.providers import client as client_module
 from enrichd.providers.client import Answer, retry_after_s, send
 
@@ -122,10 +122,50 @@ def test_the_wait_is_read_from_seconds_or_a_date(headers, seconds):
     assert retry_after_s(answer(429, **headers).headers) == seconds
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
-def test_a_body_that_is_no_json_is_garbled(body):
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b"[" * 10_000 + b"]" * 10_000]
+)
+def test_a_body_that_is_no_json_or_a_well_is_garbled(body):
     with pytest.raises(ProviderGarbled):
         answer(200, body).json()
+
+
+def test_what_is_bad_in_one_value_is_mended_and_the_others_stay():
+    body = b'{"name": "\\ud800", "age": NaN, "id": ' + b"9" * 5_000 + b', "title": "CTO"}'
+
+    read = answer(200, body).json()
+
+    assert (read["name"], read["age"], read["title"]) == ("\ufffd", None, "CTO")
+    assert str(read["id"]).startswith("999")
+
+
+@pytest.mark.parametrize("key", ["s3cret\nX: y", "s3cret\r", "s3crét", "s3cret\0"])
+async def test_a_key_that_no_header_may_hold_is_denied_and_not_shown(server, key):
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(ProviderDenied) as caught:
+            await send(
+                client,
+                "GET",
+                str(server.make_url("/json")),
+                provider="acme",
+                headers={"Authorization": f"Bearer {key}"},
+            )
+
+    assert "s3c" not in f"{caught.value}{caught.value.__cause__}{caught.value.__context__}"
+
+
+async def test_a_question_that_cannot_be_written_down_is_rejected_and_not_shown(server):
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(ProviderRejected) as caught:
+            await send(
+                client,
+                "GET",
+                str(server.make_url("/json")),
+                provider="acme",
+                params={"name": "Ada \ud800"},
+            )
+
+    assert "Ada" not in str(caught.value)
 
 
 def test_what_is_shown_of_a_body_is_short_and_printable():

@@ -33,7 +33,7 @@ from enrichd.providers.contracts import (
     garbled,
     judge,
 )
-from enrichd.providers.json_parts import body_of, mapping, number, object_of, words
+from enrichd.providers.json_parts import mapping, number, object_of, words
 from enrichd.settings.providers import ProviderSettings
 
 PERSON: Final = frozenset(
@@ -181,7 +181,7 @@ class Apollo:
         if wait_s is not None:
             return Pending(request_id, wait_s, DEADLINE_S)
         _judge(answer, ())
-        return read_vendors(body_of(answer), query)
+        return read_vendors(answer.json(), query)
 
     def read_callback(self, operation: Operation, query: Query, body: Json) -> Found:
         """Return what the vendors found; nothing of it is signed."""
@@ -253,7 +253,7 @@ def _pending_s(answer: Answer) -> float | None:
     if answer.status != 404:
         return None
     try:
-        body = mapping(body_of(answer))
+        body = mapping(answer.json())
     except ProviderGarbled:
         return None
     if body.get("error_code") != "result_pending":

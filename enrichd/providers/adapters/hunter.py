@@ -69,6 +69,7 @@ class Hunter:
 
     provider_id: ClassVar[str]
     operations: ClassVar[frozenset[Operation]] = frozenset(Operation)
+    calls_back: ClassVar[frozenset[Operation]] = frozenset()
     inputs: ClassVar[Mapping[Operation, Sequence[str]]] = {
         Operation.ENRICH_PERSON: ("email", "linkedin_url"),
         Operation.ENRICH_COMPANY: ("domain",),

@@ -20,7 +20,7 @@ from enrichd.providers import pdl_shape as shape
 from enrichd.providers.base import Found, Operation, Query, provider
 from enrichd.providers.client import Answer, Connections, send
 from enrichd.providers.contracts import Contract, Ending, Window, garbled, judge
-from enrichd.providers.json_parts import body_of, credits, mapping, object_of, shared_out
+from enrichd.providers.json_parts import credits, mapping, object_of, shared_out
 from enrichd.providers.pdl_headers import reset_after_s, standing_of
 from enrichd.settings.providers import ProviderSettings
 
@@ -132,7 +132,7 @@ class PeopleDataLabs:
             return await self._one_by_one(operation, queries)
         if _judge(answer) is Ending.NO_MATCH:
             raise ProviderRejected("pdl has no bulk path here", provider="pdl")
-        body = body_of(answer)
+        body = answer.json()
         if not isinstance(body, list):
             raise garbled(answer, "no list")
         items = _in_rows(body, len(queries))
