@@ -31,3 +31,6 @@ comment on column enrichment_incoming_events.data is
 create index enrichment_incoming_events_age on enrichment_incoming_events (received_at);
 create index enrichment_incoming_events_job on enrichment_incoming_events (job_id)
     where job_id is not null;
+
+select enrichment_protect('enrichment_listeners', 'daemon');
+select enrichment_protect('enrichment_incoming_events', 'workspace', 'select, insert');
