@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from uuid_utils.compat import uuid7
 
+from enrichd.api.cors import cors_headers
 from enrichd.api.key_limits import Buckets
 from enrichd.api.messages import Answer, Request, Response
 from enrichd.api.problems import Problem, problem, problem_of
@@ -60,45 +61,57 @@ class Api:
         given = request.header("x-request-id")
         request_id = given if given and REQUEST_ID.fullmatch(given) else str(uuid7())
         template = key_id = "none"
+        methods: tuple[str, ...] = ()
         headers: dict[str, str] = {}
         try:
-            route, path = self._find(request)
-            template = route.template
-            principal, headers = await self.gate.admit(request, route.access)
-            if principal is not None:
-                key_id = principal.key_id
-                if self.buckets is not None:
-                    headers |= self.buckets.take(key_id)
-            query, body = query_of(route, request), body_of(route, request)
-            answer = await route.handler(
-                Call(self, request, request_id, path, query, body, principal)
-            )
+            branch, path = self._find(request)
+            methods = branch.methods
+            if request.method == "OPTIONS":
+                answer: Answer = Response(204, headers={"Allow": ", ".join(methods)})
+            else:
+                route = route_of(branch, request)
+                template = route.template
+                principal, more = await self.gate.admit(request, route.access)
+                headers |= more
+                if principal is not None:
+                    key_id = principal.key_id
+                    if self.buckets is not None:
+                        headers |= self.buckets.take(key_id)
+                query, body = query_of(route, request), body_of(route, request)
+                answer = await route.handler(
+                    Call(self, request, request_id, path, query, body, principal)
+                )
         except EnrichdError as error:
             answer = problem_of(error, request_id=request_id)
         except Exception as error:
             log.error("request_broke", route=template, request_id=request_id, exc_info=error)
             answer = problem(500, "internal_error", "enrichd has a bug.", request_id=request_id)
+        headers |= cors_headers(request, self.settings.api_cors_origins, methods)
         for name, value in headers.items():
             answer.headers.setdefault(name, value)
         answer.headers["X-Request-Id"] = request_id
         answer.route, answer.key_id = template, key_id
         return answer
 
-    def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
+    def _find(self, request: Request) -> tuple[Branch, dict[str, str]]:
         found = self.tree.find(request.path)
-        if found is None or not found[0].by_method:
+        if found is None or not found[0].methods:
             raise Problem(404, "no_such_route", "There is no such route.")
-        branch, path = found
-        route = branch.by_method.get("GET" if request.method == "HEAD" else request.method)
-        if route is None:
-            methods = ", ".join(sorted(branch.by_method))
-            raise Problem(
-                405,
-                "method_not_allowed",
-                f"{request.method[:20]} is not allowed here; {methods} is.",
-                headers={"Allow": methods},
-            )
-        return route, path
+        return found
+
+
+def route_of(branch: Branch, request: Request) -> Route:
+    """Return the route of a request's method. Raises Problem 405."""
+    route = branch.by_method.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        methods = ", ".join(branch.methods)
+        raise Problem(
+            405,
+            "method_not_allowed",
+            f"{request.method[:20]} is not allowed here; {methods} are.",
+            headers={"Allow": methods},
+        )
+    return route
 
 
 def query_of(route: Route, request: Request) -> Any:

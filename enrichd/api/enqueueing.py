@@ -9,14 +9,14 @@ from uuid import UUID
 from pydantic import Discriminator, Field, Tag
 
 from enrichd import metrics
-from enrichd.api.job_shapes import BULK_MAX, EnqueuedJob, JobToEnqueue, enqueued_of
+from enrichd.api.job_models import BULK_MAX, ApiModel, EnqueuedJob, JobToEnqueue
+from enrichd.api.job_shapes import enqueued_of
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import PREFIX, Access, Call, route
 from enrichd.api.transactions import in_workspace
 from enrichd.domain import payloads
 from enrichd.domain.jobs import Enqueued, Job, NewJob
-from enrichd.domain.payloads import CamelModel
 from enrichd.errors import FieldProblem, InvalidPayload
 from enrichd.queue.intake import problems_of, row_of
 from enrichd.store import job_reads, jobs
@@ -34,14 +34,14 @@ OneOrMany = Annotated[
 ]
 
 
-class EnqueuedLine(CamelModel):
+class EnqueuedLine(ApiModel):
     """Which job one of many became, and whether it was added now."""
 
     id: UUID
     is_new: bool
 
 
-class EnqueuedMany(CamelModel):
+class EnqueuedMany(ApiModel):
     """The jobs of an array, in its order."""
 
     jobs: Sequence[EnqueuedLine]

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from enrichd.api.job_shapes import BULK_MAX, Moves, Priority, moves_of
+from enrichd.api.job_models import BULK_MAX, ApiModel, Moves, Priority
+from enrichd.api.job_shapes import moves_of
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import in_workspace
 from enrichd.domain.jobs import CANCELLABLE, RETRYABLE, TERMINAL, JobStatus
-from enrichd.domain.payloads import CamelModel
 from enrichd.errors import EnrichdError
 from enrichd.queue.refusals import refusal
 from enrichd.store import job_changes, job_moves, job_reads
@@ -31,7 +31,7 @@ AIMS = {
 }
 
 
-class BulkMove(CamelModel):
+class BulkMove(ApiModel):
     """A move and the jobs that it is for; an id that comes twice counts once."""
 
     action: Action

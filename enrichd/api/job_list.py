@@ -9,12 +9,12 @@ from uuid import UUID
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from enrichd.api.cursors import bad_cursor, cursor_of, place_of
-from enrichd.api.job_shapes import JobLine, figures_of, line_of
+from enrichd.api.job_models import ApiModel, JobLine
+from enrichd.api.job_shapes import figures_of, line_of
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import at_large, in_workspace
 from enrichd.domain.jobs import JobStatus
-from enrichd.domain.payloads import CamelModel
 from enrichd.store import job_figures, job_pages
 from enrichd.store.database import Connection
 from enrichd.store.job_figures import Figures
@@ -30,11 +30,11 @@ def split(given: object) -> object:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-class JobsQuery(CamelModel):
+class JobsQuery(ApiModel):
     """Which jobs."""
 
     status: (
-        Annotated[tuple[JobStatus, ...], BeforeValidator(split), Field(min_length=1, max_length=20)]
+        Annotated[tuple[JobStatus, ...], Field(min_length=1, max_length=20), BeforeValidator(split)]
         | None
     ) = None
     """One or several, by commas or repeated."""
@@ -52,7 +52,7 @@ class JobsQuery(CamelModel):
     """Whether to count the workspace's jobs by state, too."""
 
 
-class JobsPage(CamelModel):
+class JobsPage(ApiModel):
     """Jobs, newest first. A page may be short, or empty, before the last: nextCursor says."""
 
     jobs: Sequence[JobLine]
@@ -100,7 +100,7 @@ def job_at(cursor: str) -> UUID:
         raise bad_cursor() from None
 
 
-class TypeFigure(CamelModel):
+class TypeFigure(ApiModel):
     """The jobs of a type in a state."""
 
     type: str
@@ -108,7 +108,7 @@ class TypeFigure(CamelModel):
     jobs: int
 
 
-class PaceFigures(CamelModel):
+class PaceFigures(ApiModel):
     """The last hour; times in seconds, null where there is nothing to measure."""
 
     completed_last_minute: int
@@ -120,7 +120,7 @@ class PaceFigures(CamelModel):
     live_workers: int
 
 
-class JobMetrics(CamelModel):
+class JobMetrics(ApiModel):
     """The queue of one workspace."""
 
     workspace_id: str

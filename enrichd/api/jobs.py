@@ -7,14 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from enrichd.api.etags import etag_of, is_known, require_match
-from enrichd.api.job_shapes import (
-    JobDetails,
-    JobDocument,
-    Priority,
-    Tags,
-    WebhookUrl,
-    details_of,
-)
+from enrichd.api.job_models import ApiModel, JobDetails, JobDocument, Priority, Tags, WebhookUrl
+from enrichd.api.job_shapes import details_of
 from enrichd.api.messages import Answer, Response, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
@@ -26,7 +20,6 @@ from enrichd.domain.jobs import (
     Job,
     JobStatus,
 )
-from enrichd.domain.payloads import CamelModel
 from enrichd.errors import FieldProblem, JobNotFound, Refused
 from enrichd.queue.intake import (
     text_problem_of,
@@ -69,7 +62,7 @@ async def read(call: Call) -> Answer:
     return json_response(details_of(job, attempts, counts), ETag=etag_of(job))
 
 
-class JobChange(CamelModel):
+class JobChange(ApiModel):
     """What is to become of a job that has not ended; what is absent stays as it is."""
 
     priority: Priority | None = None

@@ -10,14 +10,14 @@ import orjson
 from pydantic import Field, StringConstraints
 
 from enrichd.api.cursors import cursor_of, place_of
-from enrichd.api.job_shapes import ItemDocument, item_of
+from enrichd.api.job_models import ApiModel, ItemDocument
+from enrichd.api.job_shapes import item_of
 from enrichd.api.jobs import id_of, not_found
 from enrichd.api.messages import JSON_TYPE, Answer, Stream, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import in_workspace
 from enrichd.domain.jobs import TERMINAL, Job
-from enrichd.domain.payloads import CamelModel
 from enrichd.domain.result_fields import DEFAULT_FIELDS, chosen_fields, column_values
 from enrichd.domain.sheet_cells import neutral, quoted
 from enrichd.errors import FieldProblem, Invalid, Refused
@@ -31,7 +31,7 @@ KEY_COLUMNS = ("key", "status")
 ROWS_IN_A_PIECE = 500
 
 
-class ItemsQuery(CamelModel):
+class ItemsQuery(ApiModel):
     """Which leads."""
 
     status: Literal["completed", "failed"] | None = None
@@ -40,7 +40,7 @@ class ItemsQuery(CamelModel):
     """The nextCursor of the page before."""
 
 
-class ItemsPage(CamelModel):
+class ItemsPage(ApiModel):
     """Finished leads of a batch, by key."""
 
     items: Sequence[ItemDocument]
@@ -81,7 +81,7 @@ async def list_items(call: Call) -> Answer:
     )
 
 
-class ResultQuery(CamelModel):
+class ResultQuery(ApiModel):
     """In which form."""
 
     format: Literal["json", "csv"] | None = None
@@ -90,7 +90,7 @@ class ResultQuery(CamelModel):
     """The columns of a CSV by commas, or `all`."""
 
 
-class ResultDocument(CamelModel):
+class ResultDocument(ApiModel):
     """The result of a job that has ended, with every lead of a batch."""
 
     id: str

@@ -132,6 +132,8 @@ class Branch:
 
     def __init__(self) -> None:
         self.by_method: dict[str, Route] = {}
+        self.methods: tuple[str, ...] = ()
+        """What may be asked here, with what follows from it: HEAD from GET, OPTIONS always."""
         self._named: dict[str, Branch] = {}
         self._any: tuple[str, Branch] | None = None
         """The parameter's name, and what is below it."""
@@ -171,6 +173,8 @@ class Branch:
         if route.method in branch.by_method:
             raise ValueError(f"{route.method} {route.path} is there twice")
         branch.by_method[route.method] = route
+        more = {"HEAD", "OPTIONS"} if "GET" in branch.by_method else {"OPTIONS"}
+        branch.methods = tuple(sorted(more | branch.by_method.keys()))
 
 
 def tree_of(routes: Iterable[Route]) -> Branch:

@@ -114,7 +114,7 @@ async def test_pages_neither_repeat_nor_skip_while_jobs_come_and_change(http, co
 @pytest.mark.parametrize(
     ("query", "path"),
     [
-        ({"status": "done"}, "status.0"),
+        ({"status": "failed,done"}, "status.1"),
         ({"status": ","}, "status"),
         ({"limit": "0"}, "limit"),
         ({"limit": ["1", "2"]}, "limit"),
