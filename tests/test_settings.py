@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from enrichd.errors import InvalidSetting
-from enrichd.settings import Settings, model, providers
+from enrichd.settings import Settings, model, providers, values
 
 CANARY = "canary-5f0c9a7be1d24"
 DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -482,3 +482,35 @@ def test_settings_can_be_copied(tmp_path: Path) -> None:
     settings = load(tmp_path, WORKER_COUNT="3")
 
     assert copy.copy(settings).in_force() == settings.in_force()
+
+
+def test_a_limit_that_was_set_for_a_provider_by_name_is_known_from_a_common_one(
+    tmp_path: Path,
+) -> None:
+    settings = load(
+        tmp_path,
+        RATE_LIMIT_PER_HOUR="70",
+        HUNTER_RATE_LIMIT_PER_MINUTE="100",
+        HUNTER_RATE_LIMIT_PER_DAY="5000",
+    )
+
+    hunter, pdl = settings.provider("hunter"), settings.provider("pdl")
+    assert hunter.limits_by_name == {"rate_limit_per_minute", "rate_limit_per_day"}
+    assert (hunter.rate_limit_per_hour, hunter.rate_limit_per_day) == (70, 5000)
+    assert (pdl.limits_by_name, pdl.rate_limit_per_day) == (frozenset(), None)
+
+
+def test_where_callbacks_go_is_no_provider(tmp_path: Path) -> None:
+    settings = load(tmp_path, CALLBACK_BASE_URL="https://enrichd.test/")
+
+    assert settings.callback_base_url == "https://enrichd.test"
+    assert "callback" not in settings.providers
+
+
+def test_secret_keys_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"k2:{SEALING_KEY},\nk1:{SEALING_KEY}\n")
+
+    settings = load(tmp_path, ENRICHD_SECRET_KEYS_FILE="keys")
+
+    assert settings.secret_keys is not None
+    assert list(values.parsed_secret_keys(settings.secret_keys.get_secret_value())) == ["k2", "k1"]

@@ -37,6 +37,7 @@ RATE_LIMIT = values.whole(1, 1_000_000_000)
 # Prefixes of variables that are ours or a platform's: SUPABASE_API_KEY names no data provider.
 _NOT_PROVIDERS = frozenset(
     {
+        "CALLBACK",
         "CRON",
         "DATABASE",
         "ENRICHD",
@@ -69,6 +70,13 @@ class ProviderSettings(BaseModel):
     """None: no limit a day."""
     limits_by_name: frozenset[str] = frozenset()
     """The limits that were set for this provider, not for all: `rate_limit_per_minute` …"""
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Return the secrets that its webhooks may be signed with; none: it has no webhooks."""
+        if self.webhook_secret is None:
+            return ()
+        return tuple(filter(None, self.webhook_secret.get_secret_value().split(",")))
 
 
 def split(variable: str) -> tuple[str, str] | None:
