@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("top", "Watch what the workers are busy with, by lane and job type."),
     "wait": ("wait", "Wait until jobs have ended."),
     "watch": ("watch", "Watch the queue: states, pace, lanes, workers, recent errors."),
+    "webhooks": ("webhooks", "Add webhook endpoints, see what they were sent, send it again."),
     "workers": ("workers", "List the worker processes of all hosts."),
 }
 """Each command: its module under `ctl/commands`, imported when it is wanted, and its first line of

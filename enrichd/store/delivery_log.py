@@ -119,6 +119,26 @@ async def get(conn: Connection, *, workspace_id: str, delivery_id: UUID) -> Deli
     return read(row)
 
 
+FIND: LiteralString = """
+    select id
+      from enrichment_webhook_deliveries
+     where workspace_id = %(workspace_id)s
+       and id between %(lowest)s and %(highest)s
+     order by id
+     limit 6
+"""
+
+
+async def find_by_prefix(
+    conn: Connection, *, workspace_id: str, lowest: UUID, highest: UUID
+) -> list[UUID]:
+    """Return the ids of a workspace's deliveries from one id to another, at most six."""
+    cursor = await conn.execute(
+        FIND, {"workspace_id": workspace_id, "lowest": lowest, "highest": highest}
+    )
+    return [found async for (found,) in cursor]
+
+
 # The same id goes out again: to a receiver that remembers ids a replay is a repeat. Attempts start
 # again, so the whole schedule lies before it. One that is still pending is due now, unless an
 # attempt is under way.

@@ -18,6 +18,7 @@ from enrichd.store.installation import Installation
 from enrichd.webhooks import endpoints
 from enrichd.webhooks.secrets import JobSecrets
 from enrichd.webhooks.targets import Guard
+from tests.e2e.linked import LinkedChild
 from tests.support.factories import an_email_job
 from tests.support.receivers import LOOPBACK, Receivers
 
@@ -418,3 +419,32 @@ async def test_an_address_inside_is_refused_when_it_is_sent(
 
         await eventually(is_refused)
     assert receivers.got == []
+
+
+async def test_a_housekeeper_that_is_killed_leaves_its_deliveries_to_the_next(
+    conn, database_url, tmp_path, receivers, an_endpoint, eventually
+):
+    environ = {**ALLOWED, "WEBHOOK_TIMEOUT": "20000"}
+    webhook, _ = await an_endpoint(receivers.url("/hang"))
+    await fill(conn, webhook, 3)
+    with LinkedChild("housekeeper", database_url, tmp_path, **environ) as child:
+
+        async def are_under_way():
+            return len(receivers.got) == 3
+
+        await eventually(are_under_way)
+        child.process.kill()
+    first = {got.id for got in receivers.got}
+    assert {row["attempts"] for row in await outbox(conn)} == {1}
+
+    await conn.execute("update enrichment_webhooks set url = %s", (receivers.url("/ok"),))
+    # As if the lease were over.
+    await conn.execute("update enrichment_webhook_deliveries set next_attempt_at = now()")
+    with LinkedChild("housekeeper", database_url, tmp_path, **environ):
+
+        async def are_delivered():
+            return await statuses(conn) == ["delivered"] * 3
+
+        await eventually(are_delivered)
+    assert {got.id for got in receivers.got if got.path == "/ok"} == first
+    assert [row["attempts"] for row in await outbox(conn)] == [2, 2, 2]
