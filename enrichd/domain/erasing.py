@@ -78,12 +78,11 @@ class Person:
 def person_of(address: Address) -> Person:
     """Return how to find a person by all spellings of the address."""
     local, domains = address.local.casefold(), {address.domain, address.ascii_domain}
+    name = re.escape(local).replace(re.escape("+"), PLUS)
     if address.ascii_domain in GMAIL:
-        letters = local.split("+", 1)[0].replace(".", "") or local
-        name = r"\.*".join(map(re.escape, letters)) + rf"\.*(?:{PLUS}[\w.+%-]*)?"
         domains = set(GMAIL)
-    else:
-        name = re.escape(local).replace(re.escape("+"), PLUS)
+        if letters := local.split("+", 1)[0].replace(".", ""):
+            name = r"\.*".join(map(re.escape, letters)) + rf"\.*(?:{PLUS}[\w.+%-]*)?"
     host = "|".join(map(re.escape, sorted(domains)))
     exact = re.compile(
         rf"(?<![\w.!#$%^{{|}}~*+-]){name}{AT}(?:{host})(?![\w-])(?!\.\w)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enrichd.domain import payloads
@@ -86,6 +86,8 @@ DOMAINS = st.sampled_from(["acme.com", "gmail.com", "googlemail.com", "acme.com.
 
 
 @given(LOCALS, DOMAINS, LOCALS, DOMAINS)
+@example("+", "gmail.com", "++", "gmail.com")
+@example("a.b+x", "gmail.com", "ab", "googlemail.com")
 def test_who_is_found_is_who_has_the_same_canonical_key(local, domain, other_local, other_domain):
     one = parse_address(f"{local}@{domain}")
     other = parse_address(f"{other_local}@{other_domain}")
