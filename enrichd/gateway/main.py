@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 
 from aiohttp import web
 
 from enrichd import metrics
 from enrichd.errors import InvalidSetting
+from enrichd.gateway.api import serving_api
 from enrichd.gateway.health import Health
 from enrichd.gateway.metrics_page import MetricsPage
 from enrichd.gateway.readings import Reading
-from enrichd.gateway.server import application, serving
+from enrichd.gateway.server import serving
 from enrichd.gateway.standing import Standing
+from enrichd.gateway.tls import tls_of
 from enrichd.logs import get_logger
 from enrichd.processing.children import on_stop_signals, run_child
 from enrichd.processing.link import Link
@@ -59,8 +62,8 @@ class Gateway:
             readiness, figures = self._readings(group)
             page = MetricsPage(standing, figures)
             pages = Health(standing, readiness, figures, self._turn_timeout_s)
-            app = application([*pages.routes(), *page.routes()])
-            serve = group.create_task(self._serve(app, link))
+            routes = [*pages.routes(), *page.routes()]
+            serve = group.create_task(self._serve(group, routes, link))
             stopping = group.create_task(self._stopping.wait())
             try:
                 await asyncio.wait([serve, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -73,15 +76,22 @@ class Gateway:
                 await figures.close()
                 beat.cancel()
 
-    async def _serve(self, app: web.Application, link: Link) -> int:
-        """Serve until cancelled; return 78 if the port cannot be had."""
+    async def _serve(
+        self, group: asyncio.TaskGroup, routes: Iterable[web.RouteDef], link: Link
+    ) -> int:
+        """Serve until cancelled; return 78 if the port or the certificate cannot be had."""
         settings = self._settings
         try:
-            async with serving(
-                app,
-                settings.health_check_host,
-                settings.health_check_port,
-                patience_s=PORT_PATIENCE_S,
+            tls = tls_of(settings.api_tls_cert_file, settings.api_tls_key_file)
+            async with (
+                serving_api(settings, group) as transport,
+                serving(
+                    transport.application(routes),
+                    settings.health_check_host,
+                    settings.health_check_port,
+                    patience_s=PORT_PATIENCE_S,
+                    tls=tls,
+                ),
             ):
                 link.say("ready")
                 await asyncio.Event().wait()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -24,6 +25,8 @@ HEADERS_MAX = 128
 STOP_S = 5.0
 BACKLOG = 128
 PORT_RETRY_S = 0.2
+HANDSHAKE_S = 10.0
+HSTS = "max-age=31536000"
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -54,6 +57,11 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
+async def add_hsts(_: web.Request, response: web.StreamResponse) -> None:
+    """Have browsers that came by HTTPS come by it again."""
+    response.headers.setdefault("Strict-Transport-Security", HSTS)
+
+
 @web.middleware
 async def count_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count each answer by its route; an error nobody expected is logged here, with its route."""
@@ -79,7 +87,12 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, host: str, port: int, *, patience_s: float = 0.0
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    patience_s: float = 0.0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[list[int]]:
     """Serve inside the block and give the ports; raises InvalidSetting if that cannot be.
 
@@ -87,6 +100,8 @@ async def serving(
     connection is taken, and answers under way get a few seconds.
     """
     hide_versions()
+    if tls is not None:
+        app.on_response_prepare.append(add_hsts)
     # What aiohttp logs itself is about malformed requests: anybody could fill the disk with it.
     quiet = logging.getLogger("enrichd.gateway.requests")
     quiet.setLevel(logging.CRITICAL)
@@ -104,7 +119,7 @@ async def serving(
     await runner.setup()
     try:
         assert runner.server is not None
-        server = await listen(Guard(runner.server), host, port, patience_s=patience_s)
+        server = await listen(Guard(runner.server), host, port, patience_s=patience_s, tls=tls)
         try:
             names = [sock.getsockname() for sock in server.sockets]
             log.info("gateway_listening", addresses=[f"{name[0]} port {name[1]}" for name in names])
@@ -115,14 +130,24 @@ async def serving(
         await runner.cleanup()
 
 
-async def listen(guard: Guard, host: str, port: int, *, patience_s: float) -> asyncio.Server:
+async def listen(
+    guard: Guard, host: str, port: int, *, patience_s: float, tls: ssl.SSLContext | None
+) -> asyncio.Server:
     """Take the port. Raises InvalidSetting that says why it is not to be had."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     has_warned = False
     while True:
         try:
-            return await loop.create_server(guard, host, port, backlog=BACKLOG, reuse_address=True)
+            return await loop.create_server(
+                guard,
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_address=True,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
+            )
         except OSError as error:
             if error.errno != errno.EADDRINUSE or loop.time() >= deadline:
                 raise InvalidSetting(

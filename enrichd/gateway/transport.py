@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import cast
 
 from aiohttp import ClientError, StreamReader, web
@@ -22,7 +22,7 @@ from enrichd.api.problems import problem
 from enrichd.api.routing import PREFIX
 from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
-from enrichd.gateway.server import ROUTE
+from enrichd.gateway.server import ROUTE, application
 from enrichd.logs import get_logger
 
 BODY_BYTES_MAX = 2 << 20
@@ -41,7 +41,7 @@ log = get_logger("gateway")
 
 
 class Transport:
-    """Serves an Api; `close` ends its streams, so that the gateway can stop."""
+    """Serves an Api; its streams end when its application shuts down."""
 
     def __init__(self, api: Api, access_log: AccessLog) -> None:
         self._api = api
@@ -49,9 +49,11 @@ class Transport:
         self._streams: set[asyncio.Task[object]] = set()
         self._is_closing = False
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the one route that all of the API's are behind."""
-        return [web.route("*", PREFIX + "/{rest:.*}", self.serve)]
+    def application(self, others: Iterable[web.RouteDef] = ()) -> web.Application:
+        """Return the application of the API and of other routes beside it."""
+        app = application([*others, web.route("*", PREFIX + "/{rest:.*}", self.serve)])
+        app.on_shutdown.append(self._close)
+        return app
 
     async def serve(self, incoming: web.Request) -> web.StreamResponse:
         """Answer a request."""
@@ -66,7 +68,7 @@ class Transport:
         finally:
             self._access_log.write(incoming, answer, asyncio.get_running_loop().time() - began)
 
-    async def close(self) -> None:
+    async def _close(self, _: web.Application) -> None:
         """End every stream and wait for that."""
         self._is_closing = True
         for task in self._streams:

@@ -16,7 +16,7 @@ from enrichd.api.messages import Request
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Principal
 from enrichd.gateway.access_log import AccessLog
-from enrichd.gateway.server import application, serving
+from enrichd.gateway.server import serving
 from enrichd.gateway.transport import Transport
 from enrichd.queue.hints import Hints
 from enrichd.settings import Settings
@@ -96,10 +96,8 @@ async def an_api(
     hints = Hints(database.sibling("hints"))
     api = Api(settings_of(dsn, **variables), tenants, FixedGate(), hints, buckets=buckets)
     transport = Transport(api, AccessLog("path"))
-    app = application(transport.routes())
-    app.on_shutdown.append(lambda _: transport.close())
     try:
-        async with serving(app, "127.0.0.1", 0) as (port,):
+        async with serving(transport.application(), "127.0.0.1", 0) as (port,):
             served = Served(port, api)
             try:
                 yield served
