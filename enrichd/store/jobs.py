@@ -89,8 +89,9 @@ class Lane:
 
 # One job that is ready at once, in a lane that is there: what the SQL function below does, without
 # its checks, which Python has made. No row comes of it when the lane is not there, the id or key
-# is, or the workspace has a webhook; then the function is asked. Everything travels as text, so
-# that it is one prepared statement whatever the size of a number.
+# is, or the workspace has a webhook or a key of its own for the provider; then the function is
+# asked. Everything travels as text, so that it is one prepared statement whatever the size of a
+# number.
 ENQUEUE_FRESH: LiteralString = """
     insert into enrichment_jobs
            (id, workspace_id, type, priority, provider_id, payload, tags, max_retries, cost,
@@ -114,6 +115,10 @@ ENQUEUE_FRESH: LiteralString = """
                          from enrichment_webhooks as hook
                         where hook.workspace_id = %(workspace_id)s
                           and hook.enabled)
+       and not exists (select 1
+                         from enrichment_provider_keys as brought
+                        where brought.workspace_id = %(workspace_id)s
+                          and brought.provider_id = %(provider_id)s)
 """
 
 # A conflict that cannot be is not looked for: that writes the row in two steps.
@@ -192,14 +197,20 @@ def enqueued(answer: TupleRow | None) -> Enqueued:
 # in one order and do not deadlock; past one statement's rows they may, and that race is run again.
 ENQUEUE_MANY: LiteralString = f"""
     with new as materialized (
-        select * from unnest(
+        select given.id, given.workspace_id, given.type, given.priority,
+               given.provider_id || coalesce('#' || brought.workspace_id, '') as provider_id,
+               given.payload, given.tags, given.max_retries, given.cost, given.webhook_url,
+               given.idempotency_key, given.scheduled_at, given.delay_s, given.place
+          from unnest(
             %(ids)s::uuid[], %(workspaces)s::text[], %(types)s::text[], %(priorities)s::smallint[],
             %(lanes)s::text[], %(payloads)s::text[], %(tags)s::text[], %(max_retries)s::int[],
             %(costs)s::int[], %(webhooks)s::text[], %(keys)s::text[], %(dues)s::timestamptz[],
             %(delays)s::float8[])
           with ordinality
-            as new(id, workspace_id, type, priority, provider_id, payload, tags, max_retries,
+            as given(id, workspace_id, type, priority, provider_id, payload, tags, max_retries,
                    cost, webhook_url, idempotency_key, scheduled_at, delay_s, place)
+          left join enrichment_provider_keys as brought
+            on brought.workspace_id = given.workspace_id and brought.provider_id = given.provider_id
     ),
     lane as (
         insert into enrichment_lanes (provider_id, priority)
@@ -298,20 +309,27 @@ async def enqueue_many(conn: Connection, rows: Sequence[Row]) -> list[Enqueued]:
 # The plain bulk path: fresh ids and no keys cannot collide, so the rows go in by COPY, which was
 # measured against the statement above in docs/performance.md.
 RANK_BASES: LiteralString = """
-    with lane as (
+    with new as materialized (
+        select asked.workspace_id, asked.provider_id, asked.priority,
+               asked.provider_id || coalesce('#' || brought.workspace_id, '') as lane
+          from unnest(%(workspaces)s::text[], %(lanes)s::text[], %(priorities)s::smallint[])
+                 as asked(workspace_id, provider_id, priority)
+          left join enrichment_provider_keys as brought
+            on brought.workspace_id = asked.workspace_id
+           and brought.provider_id = asked.provider_id
+    ),
+    made as (
         insert into enrichment_lanes (provider_id, priority)
-        select distinct provider_id, priority
-          from unnest(%(lanes)s::text[], %(priorities)s::smallint[]) as new(provider_id, priority)
+        select distinct lane, priority from new
             on conflict do nothing
     )
-    select workspace_id, provider_id, priority,
-           enrichment_rank_base(workspace_id, provider_id, priority),
+    select workspace_id, provider_id, priority, lane,
+           enrichment_rank_base(workspace_id, lane, priority),
            exists (select 1
                      from enrichment_webhooks as hook
                     where hook.workspace_id = new.workspace_id
                       and hook.enabled)
-      from unnest(%(workspaces)s::text[], %(lanes)s::text[], %(priorities)s::smallint[])
-             as new(workspace_id, provider_id, priority)
+      from new
 """
 
 COPY: LiteralString = """
@@ -327,7 +345,7 @@ HEARD_MAX = 10_000
 """Jobs to tell of after which a COPY ends, so that their ids are never many in memory."""
 
 Group: TypeAlias = tuple[str, str, int]
-"""A workspace, a lane and a priority: what shares one row of ranks."""
+"""A workspace, a provider and a priority: what shares one lane and one row of ranks."""
 
 
 @dataclass(slots=True)
@@ -384,8 +402,8 @@ async def standings_of(conn: Connection, groups: Iterable[Group]) -> dict[Group,
         },
     )
     return {
-        (ws, lane, prio): Standing(f"{copy_text(ws)}\t{copy_text(lane)}\t{prio}", base, is_heard)
-        async for ws, lane, prio, base, is_heard in cursor
+        (ws, name, prio): Standing(f"{copy_text(ws)}\t{copy_text(lane)}\t{prio}", base, is_heard)
+        async for ws, name, prio, lane, base, is_heard in cursor
     }
 
 

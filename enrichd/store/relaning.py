@@ -63,20 +63,21 @@ RELANE: LiteralString = """
     ),
     aimed as materialized (
         select looked.id, looked.workspace_id, looked.cost, looked.fair_rank, looked.priority,
-               target.provider_id
+               target.lane as provider_id
           from looked
          cross join lateral (
-               select named.name #>> '{}' as provider_id
+               select own.lane
                  from jsonb_array_elements(
                           case when jsonb_typeof(looked.fallbacks) = 'array'
                                then looked.fallbacks else '[]' end)
                           with ordinality as named(name, place)
-                 left join enrichment_provider_state as state
-                   on state.provider_id = named.name #>> '{}'
+                cross join lateral enrichment_lane_of(looked.workspace_id, named.name #>> '{}')
+                             as own(lane)
+                 left join enrichment_provider_state as state on state.provider_id = own.lane
                 where coalesce(state.breaker, 'closed') <> 'open'
                   and (state.blocked_until is null or state.blocked_until <= now())
                   and jsonb_typeof(named.name) = 'string'
-                  and named.name #>> '{}' <> looked.provider_id
+                  and own.lane <> looked.provider_id
                   and length(named.name #>> '{}') between 1 and 100
                 order by place
                 limit 1) as target

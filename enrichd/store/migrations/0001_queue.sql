@@ -266,6 +266,12 @@ begin
             using errcode = 'program_limit_exceeded';
     end if;
     prio := priority;
+    -- enrichment_lane_of, written out like the rank below: jobs with a key of their own have a lane
+    -- of their own.
+    if lane <> '-' and exists (select from enrichment_provider_keys as brought
+                                where brought.workspace_id = ws and brought.provider_id = lane) then
+        lane := lane || '#' || ws;
+    end if;
     if leads is null then
         leads := greatest(
             case when jsonb_typeof(payload -> 'leadIds') = 'array' then jsonb_array_length(payload -> 'leadIds') end,
