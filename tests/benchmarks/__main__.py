@@ -22,6 +22,7 @@ from tests.benchmarks.figures import Figures
 from tests.benchmarks.limits import limits
 from tests.benchmarks.peers import NAMES, Peer, peer
 from tests.benchmarks.processes import server
+from tests.benchmarks.webhooks import webhooks
 
 ForEach: TypeAlias = Callable[[str, Peer, int, Figures], None]
 Alone: TypeAlias = Callable[[str, int, Figures], None]
@@ -38,6 +39,7 @@ ALONE: dict[str, tuple[Alone, int]] = {
     "hard": (hard.hard, 50_000),
     "crash": (hard.crash, 2_000),
     "limits": (limits, 2_000),
+    "webhooks": (webhooks, 20_000),
 }
 SLOW = {"procrastinate": 0.1}
 """The share of the jobs that a slow peer gets, so that a round ends."""
