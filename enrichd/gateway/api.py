@@ -1,4 +1,4 @@
-"""The gateway's API: its connections, its keys, its live updates, for as long as it serves."""
+"""The gateway's API, carried by aiohttp, for as long as it serves."""
 
 from __future__ import annotations
 
@@ -6,63 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from enrichd.api import events
-from enrichd.api.application import Api
-from enrichd.api.key_limits import Buckets
-from enrichd.api.keys import KeyGate
+from enrichd.api.opening import opened_api
 from enrichd.gateway.access_log import AccessLog
-from enrichd.gateway.hub import Hub
 from enrichd.gateway.transport import Transport
-from enrichd.queue.hints import Hints
 from enrichd.settings import Settings
-from enrichd.store.database import Database
-from enrichd.store.tenancy import Tenants
-
-CONNECTIONS = 8
-"""More would not make one process faster: each is busy for a fraction of a millisecond."""
 
 
 @asynccontextmanager
 async def serving_api(settings: Settings, group: asyncio.TaskGroup) -> AsyncIterator[Transport]:
-    """Give the API to serve; PostgreSQL is reached for at the first request."""
-    database = Database(settings.dsn, name="enrichd gateway", is_pooler=settings.is_pooler)
-    tenants = Tenants(database, size=CONNECTIONS)
-    hints = Hints(database.sibling("hints"))
-    hub = Hub(database.sibling("live"), listen_dsn=listen_dsn_of(settings))
-    api = Api(
-        settings,
-        tenants,
-        gate=KeyGate(tenants, secret_of(settings)),
-        hints=hints,
-        buckets=buckets_of(settings),
-        parts={events.HUB: hub},
-    )
-    transport = Transport(api, AccessLog(settings.api_access_log))
-    tasks = [group.create_task(hints.run()), group.create_task(hub.run())]
-    try:
-        yield transport
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        await hints.close()
-        await tenants.close()
-
-
-def listen_dsn_of(settings: Settings) -> str | None:
-    """Return where to LISTEN, None where there is a pooler and no way past it."""
-    if settings.database_direct_url is not None:
-        return settings.database_direct_url.get_secret_value()
-    return None if settings.is_pooler else settings.dsn
-
-
-def secret_of(settings: Settings) -> str | None:
-    """Return CRON_SECRET."""
-    return settings.cron_secret.get_secret_value() if settings.cron_secret is not None else None
-
-
-def buckets_of(settings: Settings) -> Buckets | None:
-    """Return the limits of keys, None if there are to be none."""
-    if settings.api_rate_limit_per_second == 0:
-        return None
-    return Buckets(settings.api_rate_limit_per_second, settings.api_rate_limit_burst)
+    """Give the API's transport; PostgreSQL is reached for at the first request."""
+    async with opened_api(settings, group, name="enrichd gateway") as api:
+        yield Transport(api, AccessLog(settings.api_access_log))

@@ -14,6 +14,7 @@ from aiohttp import web, web_response
 from aiohttp.typedefs import Handler
 
 from enrichd import metrics
+from enrichd.api.bodies import HEADERS
 from enrichd.errors import InvalidSetting
 from enrichd.gateway.connections import KEEPALIVE_S, Guard, watch_requests
 from enrichd.logs import get_logger
@@ -27,13 +28,6 @@ BACKLOG = 128
 PORT_RETRY_S = 0.2
 HANDSHAKE_S = 10.0
 HSTS = "max-age=31536000"
-
-HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
 
 ROUTE = "enrichd_route"
 """Where a handler of many routes leaves the template of the one that it was."""

@@ -14,28 +14,28 @@ from typing import cast
 from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
-from uuid_utils.compat import uuid7
 
 from enrichd.api.application import Api
+from enrichd.api.bodies import (
+    ASIDE_BYTES_MIN,
+    BODY_BYTES_MAX,
+    BODY_S,
+    PIECE_S,
+    broken_body,
+    gzipped,
+    is_packed,
+    is_worth_packing,
+    large_body,
+    slow_body,
+    takes_gzip,
+    vary_by_encoding,
+)
 from enrichd.api.messages import Answer, Request, Response, Stream
-from enrichd.api.problems import problem
 from enrichd.api.routing import PREFIX
 from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
 from enrichd.gateway.server import ROUTE, application
 from enrichd.logs import get_logger
-
-BODY_BYTES_MAX = 2 << 20
-"""A payload may have 1 MiB, and stands in a body with the rest of its job."""
-BODY_S = 15.0
-"""How long a whole body may take, however it drips."""
-PIECE_S = 20.0
-"""How long one piece of a stream may wait for a client that does not read."""
-GZIP_BYTES_MIN = 1024
-GZIP_LEVEL = 4
-ASIDE_BYTES_MIN = 128 * 1024
-"""Compressing more than this would hold up everybody else: another thread does it."""
-COMPRESSIBLE = ("application/json", "application/problem+json", "text/")
 
 log = get_logger("gateway")
 
@@ -77,7 +77,7 @@ class Transport:
             await asyncio.wait(self._streams)
 
     async def _send_stream(self, incoming: web.Request, answer: Stream) -> web.StreamResponse:
-        packs = is_packed(incoming, answer)
+        packs = is_packed(incoming.headers.get("Accept-Encoding", ""), answer)
         outgoing = web.StreamResponse(status=answer.status, headers=CIMultiDict(answer.headers))
         if packs:
             outgoing.enable_compression(web.ContentCoding.gzip)
@@ -141,11 +141,11 @@ async def body_of(incoming: web.Request) -> bytes | Response:
             async with asyncio.timeout(BODY_S):
                 body = await bounded(content)
     except TimeoutError:
-        return refused(408, "slow_body", f"The body took longer than {BODY_S:g} s.")
+        return slow_body()
     except (ClientError, HttpProcessingError, zlib.error, ValueError):
-        return refused(400, "broken_body", "The body is not what its headers say.")
+        return broken_body()
     if len(body) > BODY_BYTES_MAX:
-        return refused(413, "body_too_large", f"The body has more than {BODY_BYTES_MAX:,} bytes.")
+        return large_body()
     return body
 
 
@@ -157,18 +157,10 @@ async def bounded(content: StreamReader) -> bytes:
     return bytes(body)
 
 
-def refused(status: int, code: str, detail: str) -> Response:
-    """Return the answer after which the connection is closed: what is left of the body stays."""
-    request_id = str(uuid7())
-    answer = problem(status, code, detail, request_id=request_id)
-    answer.headers |= {"Connection": "close", "X-Request-Id": request_id}
-    return answer
-
-
 async def whole(incoming: web.Request, answer: Response) -> web.Response:
     """Return aiohttp's form of an answer, compressed where that is wanted and worth it."""
     body, headers = answer.body, answer.headers
-    if len(body) >= GZIP_BYTES_MIN and headers.get("Content-Type", "").startswith(COMPRESSIBLE):
+    if is_worth_packing(answer):
         vary_by_encoding(answer)
         if takes_gzip(incoming.headers.get("Accept-Encoding", "")):
             headers["Content-Encoding"] = "gzip"
@@ -177,41 +169,3 @@ async def whole(incoming: web.Request, answer: Response) -> web.Response:
             else:
                 body = await asyncio.to_thread(gzipped, body)
     return web.Response(status=answer.status, body=body, headers=headers)
-
-
-def is_packed(incoming: web.Request, answer: Stream) -> bool:
-    """Say whether a stream is compressed: a document is, events must not wait for each other."""
-    kind = answer.headers.get("Content-Type", "")
-    if not kind.startswith(COMPRESSIBLE) or kind.startswith("text/event-stream"):
-        return False
-    answer.headers["Vary"] = ", ".join(
-        filter(None, (answer.headers.get("Vary"), "Accept-Encoding"))
-    )
-    return takes_gzip(incoming.headers.get("Accept-Encoding", ""))
-
-
-def vary_by_encoding(answer: Answer) -> None:
-    """Tell caches that another Accept-Encoding gets another answer."""
-    answer.headers["Vary"] = ", ".join(
-        filter(None, (answer.headers.get("Vary"), "Accept-Encoding"))
-    )
-
-
-def takes_gzip(accepted: str) -> bool:
-    """Say whether an Accept-Encoding header allows gzip: named, or by `*`, and not with q=0."""
-    allowed: bool | None = None
-    for part in accepted.lower().split(",")[:20]:
-        coding, _, quality = part.partition(";")
-        name = coding.strip()
-        is_wanted = quality.replace(" ", "").removeprefix("q=").strip("0.") != "" or not quality
-        if name in ("gzip", "x-gzip"):
-            return is_wanted
-        if name == "*":
-            allowed = is_wanted
-    return bool(allowed)
-
-
-def gzipped(body: bytes) -> bytes:
-    """Compress, without a time stamp: the same answer is the same bytes."""
-    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    return packer.compress(body) + packer.flush()

@@ -13,8 +13,8 @@ from uuid_utils.compat import uuid7
 
 from enrichd.api import events as events_module
 from enrichd.api import live
+from enrichd.api.hub import Hub
 from enrichd.api.live import Event, Place, Subscription, Wanted, event_of, place_of
-from enrichd.gateway.hub import Hub
 from enrichd.queue.changes import Changes
 from enrichd.store import changes, job_moves
 from enrichd.store.database import Connection, Database
@@ -270,8 +270,8 @@ async def test_nothing_is_lost_when_the_listening_backend_is_killed(database_url
 async def test_more_ends_than_can_be_told_one_by_one_are_a_reset(
     database_url, roles, conn, monkeypatch
 ):
-    monkeypatch.setattr("enrichd.gateway.hub.PAGE_MAX", 2)
-    monkeypatch.setattr("enrichd.gateway.hub.PAGES_MAX", 2)
+    monkeypatch.setattr("enrichd.api.hub.PAGE_MAX", 2)
+    monkeypatch.setattr("enrichd.api.hub.PAGES_MAX", 2)
     async with a_live_api(database_url) as (served, _), listening(served.port) as listener:
         async with conn.transaction():
             for _ in range(6):
