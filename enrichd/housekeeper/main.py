@@ -21,6 +21,7 @@ from enrichd.processing.duty import Duty
 from enrichd.processing.floors import Floors
 from enrichd.processing.link import Link
 from enrichd.processing.pauses import backoff
+from enrichd.processing.provider_upkeep import ProviderUpkeep
 from enrichd.queue.manager import JobQueueManager
 from enrichd.settings import Settings
 from enrichd.store import lanes, listen, workers
@@ -59,6 +60,7 @@ class Housekeeper:
         self._sweeping = self._database.sibling("sweep")
         self._queue = JobQueueManager(self._database)
         self._floors = Floors(self._database)
+        self._providers = ProviderUpkeep(self._database)
         self._deliverer = deliverer_of(settings, self._database.sibling("webhooks"))
         self._listen_dsn = direct_dsn(settings, dsn)
         self._idle_workers = 0
@@ -155,6 +157,9 @@ class Housekeeper:
             )
         if seen.next_delivery_s is not None and seen.next_delivery_s <= 0:
             self._deliverer.wake()
+        woken = await self._providers.tend(seen)
+        if woken and self._idle_workers:
+            self._wake(woken)
         if seen.has_upkeep:
             upkeep = await self._queue.tend(worker_timeout_s=timeout_s)
             if upkeep.moved and self._idle_workers:

@@ -7,12 +7,13 @@ import asyncio
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.settings import Settings
-from enrichd.store import deliveries, orphans, prune, vacuum, workers
+from enrichd.store import answers, callbacks, credits, deliveries, orphans, prune, vacuum, workers
 from enrichd.store.database import Database
 
 SWEEP_S = 60.0
 # Bounds one turn of pruning: 20,000 jobs a minute.
 PRUNE_BATCHES_MAX = 20
+PRUNE_BATCH = 1_000
 
 log = get_logger("housekeeper")
 
@@ -38,6 +39,7 @@ async def sweep(database: Database, settings: Settings) -> None:
     await prune_old(database, ["completed"], settings.prune_completed_after_s)
     await prune_old(database, ["failed", "dead_letter", "cancelled"], settings.prune_failed_after_s)
     await prune_deliveries(database, settings.prune_webhooks_after_s)
+    await prune_providers(database)
     async with database.connection() as conn:
         for table in await vacuum.behind(conn):
             log.warning(
@@ -73,6 +75,15 @@ async def prune_deliveries(database: Database, age_s: float) -> None:
         async with database.connection() as conn:
             if await deliveries.prune(conn, age_s=age_s) < deliveries.PRUNE_BATCH:
                 return
+
+
+async def prune_providers(database: Database) -> None:
+    """Give up on answers that never came; forget kept answers, counters and use of long ago."""
+    for forget in (callbacks.expire, answers.prune, credits.prune):
+        for _ in range(PRUNE_BATCHES_MAX):
+            async with database.connection() as conn:
+                if await forget(conn, limit=PRUNE_BATCH) < PRUNE_BATCH:
+                    break
 
 
 async def sweep_orphans(database: Database, place: orphans.Place) -> None:

@@ -130,7 +130,7 @@ class JobProcessor:
         self._limits = Limits()
         self._started = 0.0
 
-        self._plan = Plan(only_lanes)
+        self._plan = Plan(only_lanes, holding=self._runners.lanes)
         self._ended: deque[Ended] = deque()
         self._vtimes: dict[tuple[str, int], int] = {}
         self._is_stopping = False
@@ -219,7 +219,9 @@ class JobProcessor:
                 continue
             if self._is_last_look():
                 self._plan.expire()  # A job that just ended may have opened a new lane.
-            await self._plan.refresh(self._control.database, next_look_s=self._next_look_s)
+            await self._plan.refresh(
+                self._control.database, next_look_s=self._next_look_s, worker_id=self.worker_id
+            )
             self._changes.hear(self._plan.heard)
             room = self._room()
             has_more = bool(self._ended or room) and await self._turn(room)
@@ -420,6 +422,7 @@ class JobProcessor:
             self.report.lost += 1
         else:
             self._ended.append(ended)
+        self._plan.note_freed()
         self._has_looked_idle = False
         self._woken.set()
 

@@ -153,6 +153,11 @@ class Runners:
         """Return how many jobs are here, buffered or running."""
         return len(self.buffer) + len(self.runs) + len(self.suspects)
 
+    def lanes(self) -> list[str]:
+        """Return the lane of each job that is here."""
+        held = [run.job.provider_id for run in self.runs.values()]
+        return held + [job.provider_id for jobs in (self.buffer, self.suspects) for job in jobs]
+
     def take_in(self, claimed: list[Claimed]) -> None:
         """Buffer claimed jobs and have tasks for them."""
         now = asyncio.get_running_loop().time()

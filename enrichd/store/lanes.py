@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Final, LiteralString
+from uuid import UUID
 
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
 from enrichd.store.jobs import plain_array, text_array
+
+NOBODY: Final = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +22,45 @@ class OpenLane:
     priority: int
     vtime: int
     floor_rank: int
-    inflight_cap: int | None
+    spare: int | None
+    """How many more of its jobs this worker may begin, its share of what the fleet may; None: any
+    number."""
     has_ready: bool
     heard: Sequence[str]
     """Workspaces whose changes somebody listens for now, `*` for all: the same in every lane."""
 
 
 # Tens of rows. A throttled or broken provider is simply absent, so its backlog costs no claim
-# anything. Who listens for changes is asked along with it, once for all rows.
+# anything. Who listens for changes is asked along with it, once for all rows. Only where a lane has
+# a cap, what runs is counted, once for all lanes; what is left of the cap is shared among the
+# living workers, and what does not go round falls to others each second.
 OPEN_LANES: LiteralString = """
-    select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank, state.inflight_cap,
+    with running as materialized (
+        select provider_id, count(*) as jobs
+          from enrichment_jobs
+         where status = 'processing'
+         group by provider_id
+    ),
+    fleet as materialized (
+        select greatest(count(*), 1) as workers,
+               count(*) filter (where id < %(worker_id)s::uuid)
+                   + extract(epoch from now())::bigint as place
+          from enrichment_workers
+         where state in ('running', 'idle')
+    )
+    select lane.provider_id, lane.priority, lane.vtime, lane.floor_rank,
+           case when state.breaker = 'half_open' or state.inflight_cap is not null
+                then (select (free / workers + (place %% workers < free %% workers)::int)::int
+                        from fleet
+                       cross join lateral (
+                             select greatest(
+                                        case when state.breaker = 'half_open' then 1
+                                             else state.inflight_cap end
+                                            - coalesce((select jobs
+                                                          from running
+                                                         where provider_id = lane.provider_id), 0),
+                                        0) as free) as one)
+           end,
            exists (select 1
                      from enrichment_jobs as job
                     where job.status = 'pending'
@@ -48,9 +80,10 @@ OPEN_LANES: LiteralString = """
 """
 
 
-async def open_lanes(conn: Connection) -> list[OpenLane]:
-    """Return the lanes that may be claimed from, highest priority first."""
-    return [OpenLane(*row) async for row in await conn.execute(OPEN_LANES)]
+async def open_lanes(conn: Connection, *, worker_id: UUID = NOBODY) -> list[OpenLane]:
+    """Return the lanes that a worker may claim from, highest priority first."""
+    cursor = await conn.execute(OPEN_LANES, {"worker_id": worker_id})
+    return [OpenLane(*row) async for row in cursor]
 
 
 # Rows are locked in key order by the sub-select, so two workers that push at once queue up instead
@@ -172,6 +205,12 @@ async def rerank_below_floor(conn: Connection) -> int:
 # nothing else. Every part is one probe of a partial index: the order, which a count does not need,
 # is what makes the planner take `ready` and not walk through all of `fair`.
 LOOK: LiteralString = """
+    with running as materialized (
+        select provider_id, count(*) as jobs
+          from enrichment_jobs
+         where status = 'processing'
+         group by provider_id
+    )
     select (select count(*)
               from enrichment_lanes as lane
               left join enrichment_provider_state as state
@@ -184,7 +223,15 @@ LOOK: LiteralString = """
                       and job.priority = lane.priority
                       and job.fair_rank >= lane.floor_rank
                     order by job.fair_rank, job.id
-                    limit %(room)s) as ready
+                    limit least(%(room)s,
+                                case when state.inflight_cap is not null
+                                     then greatest(state.inflight_cap
+                                                       - coalesce((select jobs
+                                                                     from running
+                                                                    where provider_id
+                                                                          = lane.provider_id), 0),
+                                                   0)
+                                end)) as ready
              where (state.blocked_until is null or state.blocked_until <= now())
                and coalesce(state.breaker, 'closed') <> 'open'),
            (select extract(epoch from min(scheduled_at) - now())::float8
@@ -205,7 +252,14 @@ LOOK: LiteralString = """
            exists (select 1 from enrichment_jobs where status = 'processing'),
            (select extract(epoch from min(next_attempt_at) - now())::float8
               from enrichment_webhook_deliveries
-             where status = 'pending')
+             where status = 'pending'),
+           exists (select 1 from enrichment_provider_state where breaker = 'open'),
+           exists (select 1 from enrichment_jobs where status = 'waiting')
+               and (exists (select 1 from enrichment_callbacks where state = 'received')
+                    or exists (select 1
+                                 from enrichment_callbacks
+                                where state = 'asked' and poll_at <= now())),
+           exists (select 1 from enrichment_credit_reservations where expires_at <= now())
 """
 
 
@@ -224,12 +278,22 @@ class Look:
     """Whether any job is being run."""
     next_delivery_s: float | None
     """Seconds until a webhook is to be sent, negative if one is; None without any."""
+    has_open_breaker: bool
+    has_answers: bool
+    """Whether an answer came, or may be fetched, that a parked job could be waiting for."""
+    has_forgotten_calls: bool
+    """Whether credits are set aside for calls that never ended."""
 
     @property
     def has_upkeep(self) -> bool:
         """Say whether a turn of upkeep would move anything."""
         is_due = self.next_due_s is not None and self.next_due_s <= 0
         return is_due or self.has_late or self.has_silent or self.has_orphans
+
+    @property
+    def has_provider_upkeep(self) -> bool:
+        """Say whether something that waits for a provider may be moved on."""
+        return self.has_open_breaker or self.has_answers or self.has_forgotten_calls
 
 
 async def look(conn: Connection, *, room: int, worker_timeout_s: float) -> Look:

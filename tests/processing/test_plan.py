@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from enrichd.domain.jobs import Claimed
+from enrichd.domain.jobs import Claimed, NewJob
 from enrichd.processing import plan as plan_module
 from enrichd.processing.plan import Plan
+from enrichd.store import provider_state
 from tests.processing.conftest import enqueue
 
 pytestmark = pytest.mark.queue
@@ -67,3 +68,100 @@ async def test_a_hint_that_came_during_a_claim_is_not_lost(plan):
     plan.note(2, [], next_look_s=60.0, hints=hints)
 
     assert not plan.is_known_empty
+
+
+# A lane with a cap
+
+
+class Worker:
+    """Whoever holds jobs of the lane `hunter`."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def lanes(self) -> list[str]:
+        return ["hunter"] * self.held
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def capped(queue, conn, worker) -> Plan:
+    """Give a plan that has read lanes with jobs of priorities 1, 3 and 5, of which hunter may run
+    four at once.
+    """
+    for lane in ("hunter", "free"):
+        for priority in (1, 3, 5):
+            job = NewJob("empty", {}, provider_id=lane, priority=priority)
+            await queue.enqueue_many([job] * 9)
+    await provider_state.set_inflight_cap(conn, credential="hunter", cap=4)
+    made = Plan(holding=worker.lanes)
+    await made.refresh(queue.database, next_look_s=60.0)
+    return made
+
+
+def quotas(plan: Plan, room: int = 10) -> dict[str, list[tuple[int, int]]]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    for lane in plan.lines(room):
+        found.setdefault(lane.provider_id, []).append((lane.priority, lane.quota))
+    return found
+
+
+def of_hunter(count: int) -> list[Claimed]:
+    return [
+        Claimed(str(rank), 1, 0, "empty", "default", "hunter", 1, rank, "{}")
+        for rank in range(count)
+    ]
+
+
+async def test_the_priorities_of_a_capped_lane_share_its_cap(capped):
+    assert quotas(capped) == {
+        "free": [(1, 10), (3, 10), (5, 10)],
+        "hunter": [(1, 2), (3, 1), (5, 1)],
+    }
+    assert quotas(capped, room=1)["hunter"] == [(1, 1)]
+
+
+async def test_what_the_worker_began_since_counts_at_once(capped, worker):
+    worker.held = 3
+    assert quotas(capped)["hunter"] == [(1, 1)]
+
+    worker.held = 4
+    assert "hunter" not in quotas(capped)
+
+    worker.held = 2
+    assert sum(quota for _, quota in quotas(capped)["hunter"]) == 2
+
+
+async def test_a_lane_at_its_cap_is_not_taken_for_empty(capped, worker):
+    quotas(capped)
+    worker.held = 4
+
+    assert not capped.note(10, of_hunter(4), next_look_s=60.0, hints=capped.hints)
+
+    assert capped.is_known_empty
+    assert capped.pause_s() < 2.0
+
+
+async def test_its_next_job_is_claimed_as_soon_as_one_has_ended(capped, worker):
+    quotas(capped)
+    worker.held = 4
+    capped.note(10, of_hunter(4), next_look_s=60.0, hints=capped.hints)
+
+    worker.held = 3
+    capped.note_freed()
+
+    assert not capped.is_known_empty
+    assert quotas(capped)["hunter"] == [(1, 1)]
+
+
+async def test_where_nothing_is_held_back_the_end_of_a_job_is_no_reason_to_look(plan):
+    floors(plan)
+    plan.note(2, [], next_look_s=60.0, hints=plan.hints)
+
+    plan.note_freed()
+
+    assert plan.is_known_empty

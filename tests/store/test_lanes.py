@@ -86,13 +86,55 @@ async def test_a_blocked_or_broken_lane_is_left_out_of_the_plan(conn, state, is_
     assert found == (["free", "hunter"] if is_open else ["free"])
 
 
-async def test_a_lane_tells_how_many_runs_its_provider_stands(conn):
+@pytest.mark.parametrize(("cap", "running", "left"), [(7, 0, 7), (7, 3, 4), (7, 9, 0)])
+async def test_what_runs_of_a_lane_in_the_fleet_counts_against_its_cap(conn, cap, running, left):
     await a_lane(conn, "hunter")
-    await a_provider_state(conn, "hunter", inflight_cap=7)
+    await a_lane(conn, "free")
+    await a_provider_state(conn, "hunter", inflight_cap=cap)
+    worker = await a_worker(conn)
+    for lane in ["hunter"] * running + ["free"] * 2:
+        await a_job(conn, provider_id=lane, status="processing", worker_id=worker.id)
+
+    free, hunter = await lanes.open_lanes(conn, worker_id=worker.id)
+
+    assert (free.spare, hunter.spare) == (None, left)
+
+
+async def test_a_lane_whose_breaker_is_half_open_has_room_for_one(conn):
+    await a_lane(conn, "hunter")
+    await a_provider_state(conn, "hunter", breaker="half_open", inflight_cap=7)
 
     [lane] = await lanes.open_lanes(conn)
 
-    assert lane.inflight_cap == 7
+    assert lane.spare == 1
+
+
+@pytest.mark.parametrize(("cap", "shares"), [(7, [2, 2, 3]), (3, [1, 1, 1]), (1, [0, 0, 1])])
+async def test_a_cap_is_shared_among_the_workers_that_live(conn, cap, shares):
+    await a_lane(conn, "hunter")
+    await a_provider_state(conn, "hunter", inflight_cap=cap)
+    workers = [await a_worker(conn) for _ in range(3)]
+    for state in ("dead", "draining"):
+        await a_worker(conn, state=state)
+
+    # In one moment: what does not go round is another's turn each second.
+    async with conn.transaction():
+        seen = [await lanes.open_lanes(conn, worker_id=worker.id) for worker in workers]
+
+    assert sorted(lane.spare for (lane,) in seen) == shares
+
+
+async def test_a_look_counts_no_more_of_a_capped_lane_than_may_run(conn):
+    worker = await a_worker(conn)
+    for lane in ("hunter", "free"):
+        await a_lane(conn, lane)
+        await pending_jobs(conn, 8, provider_id=lane)
+    await a_provider_state(conn, "hunter", inflight_cap=3)
+    await a_job(conn, provider_id="hunter", status="processing", worker_id=worker.id)
+
+    seen = await lanes.look(conn, room=5, worker_timeout_s=20)
+
+    assert seen.ready == 5 + 2
 
 
 async def test_a_blocked_lane_does_not_delay_another(conn):
