@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from enrichd.errors import Unavailable
-from enrichd.store.database import Connection, Database
+from enrichd.store.database import Connection, Database, first_line
 
 WAIT_S = 5.0
 """How long a caller waits for a connection, and then for all that it does in its transaction."""
@@ -47,11 +47,12 @@ class Tenants:
     async def of(self, workspace_id: str) -> AsyncIterator[Connection]:
         """Lend a connection that sees this workspace alone, inside a transaction.
 
-        Raises Unavailable when PostgreSQL is away, or silent for WAIT_S.
+        Raises Unavailable when PostgreSQL is away, silent for WAIT_S, or does not let its login
+        become `enrichd_api`.
         """
         async with self._lent() as conn:
-            await conn.execute(entering(workspace_id), prepare=False)
             try:
+                await enter(conn, workspace_id)
                 yield conn
             except BaseException:
                 if not conn.closed:
@@ -73,8 +74,13 @@ class Tenants:
         database = await self._next()
         try:
             async with database.connection() as conn:
-                with cut_off(conn, WAIT_S):
-                    yield conn
+                try:
+                    with cut_off(conn, WAIT_S):
+                        yield conn
+                finally:
+                    # A rollback can be cancelled too: the next caller must not find its role.
+                    if conn.info.transaction_status != TransactionStatus.IDLE:
+                        await database.reset()
         finally:
             self._free.put_nowait(database)
 
@@ -93,6 +99,18 @@ class Tenants:
         """Close every connection."""
         for one in self._all:
             await one.close()
+
+
+async def enter(conn: Connection, workspace_id: str) -> None:
+    """Begin a workspace's transaction; a workspace without a name sees nothing."""
+    try:
+        await conn.execute(entering(workspace_id), prepare=False)
+    except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
+        # Without the role nothing would hold us: better no answer than everybody's.
+        raise Unavailable(
+            f"the API's database role cannot be used: {first_line(error)}",
+            hint="Run: enrichctl doctor",
+        ) from error
 
 
 @lru_cache(maxsize=1000)
