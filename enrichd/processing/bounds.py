@@ -15,6 +15,8 @@ class Limits:
     timeout_s: float | None = None
     is_until_empty: bool = False
     """End when nothing is ready to claim and nothing runs."""
+    reserve_s: float = 0.0
+    """How long before the timeout to begin nothing more; what runs may still end by itself."""
 
     @property
     def is_bounded(self) -> bool:

@@ -479,9 +479,11 @@ class JobProcessor:
             self._ear.rest()
 
     def _time_left_s(self) -> float:
+        """Return for how long jobs may still be begun."""
         if self._limits.timeout_s is None:
             return float("inf")
-        return self._started + self._limits.timeout_s - asyncio.get_running_loop().time()
+        until = self._started + self._limits.timeout_s - self._limits.reserve_s
+        return until - asyncio.get_running_loop().time()
 
     # Ends and outages.
 
@@ -495,7 +497,7 @@ class JobProcessor:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with asyncio.timeout(self._grace_left_s(began) + DRAIN_EXTRA_S):
+            async with asyncio.timeout(max(self._grace_left_s(began), 0.0) + DRAIN_EXTRA_S):
                 while self._runners.held or self._ended:
                     if self._ended:
                         await self._turn(room=0)
@@ -508,8 +510,13 @@ class JobProcessor:
             log.error("jobs_left_behind", running=self._runners.held, unrecorded=len(self._ended))
 
     def _grace_left_s(self, began: float) -> float:
-        grace_s = self._grace_s if self._is_stopping else 0.0
-        return began + grace_s - asyncio.get_running_loop().time()
+        """Return how long runs may still take: until the timeout, stopped or not."""
+        until = began + self._grace_s if self._is_stopping else float("inf")
+        if self._limits.timeout_s is not None:
+            until = min(until, self._started + self._limits.timeout_s)
+        elif not self._is_stopping:
+            until = began
+        return until - asyncio.get_running_loop().time()
 
     async def _wait_for_end(self, until: float) -> None:
         self._woken.clear()

@@ -104,13 +104,17 @@ def test_max_jobs_is_the_most_it_claims(enrichctl, a_nap, states):
 
     assert ended.document["claimed"] == ended.document["completed"] == 4
     assert [states()[job] for job in jobs].count("pending") == 6
+    assert ended.document["remaining"] == 6
 
 
 def test_every_end_is_counted(enrichctl, a_nap):
     for end in ("well", "badly", "again"):
         a_nap(ends=end)
 
-    assert enrichctl("process", "--json").document == {
+    counts = enrichctl("process", "--json").document
+
+    assert counts.pop("durationMs") >= 0
+    assert counts == {
         "claimed": 3,
         "completed": 1,
         "failed": 1,
@@ -119,6 +123,7 @@ def test_every_end_is_counted(enrichctl, a_nap):
         "cancelled": 0,
         "released": 0,
         "lost": 0,
+        "remaining": 0,
     }
 
 
@@ -134,6 +139,18 @@ def test_what_is_unfinished_in_time_goes_back_without_an_attempt(enrichctl, a_na
         "select status, attempts from enrichment_jobs where id = %s", (job,)
     ).fetchone()
     assert row == ("pending", 0)
+
+
+def test_what_runs_may_end_in_the_last_tenth_and_nothing_begins_in_it(enrichctl, a_nap, states):
+    jobs = [a_nap(seconds=1.15) for _ in range(3)]
+
+    ended = enrichctl("process", "--timeout", "2500ms", "--concurrency", "1", "--json")
+
+    # The second nap ends in the reserve; the third is not begun in what is left of it.
+    counts = ended.document
+    assert (counts["completed"], counts["remaining"]) == (2, 1)
+    assert [states()[job] for job in jobs].count("pending") == 1
+    assert counts["durationMs"] < 2500
 
 
 def test_concurrency_bounds_the_jobs_at_once(enrichctl, a_nap):

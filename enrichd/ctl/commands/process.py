@@ -12,9 +12,9 @@ from enrichd.ctl import render
 from enrichd.ctl.durations import DURATION
 from enrichd.ctl.invocation import Invocation, command
 from enrichd.handlers.registry import load_handlers
-from enrichd.processing.bounds import Limits, Report
-from enrichd.processing.wiring import Runtime
-from enrichd.store.database import Database
+from enrichd.processing.bounded import Done, limits_of, process
+from enrichd.processing.bounds import Limits
+from enrichd.processing.processor import JobProcessor
 
 
 @command(name="process", epilog="Example: enrichctl process --max-jobs 100 --timeout 25s")
@@ -31,38 +31,37 @@ def process_command(
     """
     settings = invocation.settings
     load_handlers(settings.plugins)
-    limits = Limits(max_jobs=max_jobs, timeout_s=timeout, is_until_empty=True)
-    report = invocation.run(lambda: work(invocation, limits, concurrency))
-    counts = asdict(report)
+    done = invocation.run(lambda: work(invocation, limits_of(max_jobs, timeout), concurrency))
+    counts = asdict(done.report)
     if invocation.is_json:
-        render.json_document(counts)
-    elif report.claimed == 0:
+        render.json_document(
+            {**counts, "remaining": done.remaining, "durationMs": round(done.duration_s * 1000)}
+        )
+    elif done.report.claimed == 0:
         render.line("nothing to do: no job is ready")
     else:
         shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
         render.line(shown)
 
 
-async def work(invocation: Invocation, limits: Limits, concurrency: int | None) -> Report:
+async def work(invocation: Invocation, limits: Limits, concurrency: int | None) -> Done:
     """Run the queue within the limits; SIGTERM and Ctrl-C end it in order."""
-    async with invocation.session() as session, Runtime(session.settings) as runtime:
-        hot, control = (
-            Database(
-                session.database.dsn,
-                name=f"enrichctl process {purpose}",
-                is_pooler=session.settings.is_pooler,
-            )
-            for purpose in ("hot", "control")
-        )
-        options = {"concurrency": concurrency} if concurrency else {}
-        processor = runtime.processor(hot=hot, control=control, **options)
-        loop = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
+
+    def heed_signals(processor: JobProcessor) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, processor.stop)
+
+    async with invocation.session() as session:
         try:
-            return await processor.run(limits)
+            return await process(
+                session.settings,
+                session.database.dsn,
+                limits,
+                name="enrichctl process",
+                concurrency=concurrency,
+                on_start=heed_signals,
+            )
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-            await hot.close()
-            await control.close()
