@@ -2,7 +2,8 @@
 
 A delivery is written by the statement that moves the job, so it exists exactly when that move
 committed, and a run that lost its claim tells nothing. Most installations have no endpoint: the
-condition in front is asked once a statement then, and costs a row a null check.
+condition in front is asked once a statement then, and costs a row a null check. A result above
+8 KiB is left to be fetched, so that an event stays below 20 kB.
 """
 
 from __future__ import annotations
@@ -14,24 +15,11 @@ ENDED_DATA = """
                        'attempt', cause.attempts, 'progressDone', cause.progress_done,
                        'progressTotal', cause.progress_total, 'error', cause.error)"""
 
-# A result above 8 KiB is fetched by who wants it: an event stays below 20 kB. Its text is measured
-# before it is parsed.
-RESULT_DATA = """
-    || case when octet_length(cause.result) <= 8192
-            then jsonb_build_object('result', cause.result::jsonb)
-            when cause.result is not null
-            then jsonb_build_object('resultPath', '/api/enrichment/jobs/' || cause.id)
-            else '{}' end"""
-
 CREATED_DATA = """
     jsonb_build_object('jobId', cause.id, 'type', cause.type, 'status', cause.status,
                        'priority', cause.priority, 'providerId', cause.provider_id,
                        'tags', cause.tags, 'createdAt', cause.created_at,
                        'scheduledAt', cause.scheduled_at)"""
-
-STARTED_DATA = """
-    jsonb_build_object('jobId', cause.id, 'type', cause.type, 'status', 'processing',
-                       'attempt', cause.attempts)"""
 
 PROGRESS_DATA = """
     jsonb_build_object('jobId', cause.id, 'type', cause.type, 'status', 'processing',
@@ -74,17 +62,36 @@ def telling(
     """  # noqa: S608 - made of constants
 
 
-TELL_ENDED = telling(
-    "recorded",
-    event="'job.' || cause.status",
-    data=ENDED_DATA + RESULT_DATA,
-    where="cause.completed_at is not null",
-)
+# The turn's two stand in RETURNING, where `job` is the row as it is now.
+TELL_ENDED = """
+    case when job.completed_at is not null
+          and (job.webhook_url is not null
+               or (select exists (select 1 from enrichment_webhooks where enabled)))
+         then enrichment_tell(
+                  job.workspace_id, job.webhook_url, 'job.' || job.status, job.id,
+                  jsonb_build_object(
+                      'jobId', job.id, 'type', job.type, 'status', job.status,
+                      'attempt', job.attempts, 'progressDone', job.progress_done,
+                      'progressTotal', job.progress_total, 'error', job.error)
+                  || case when octet_length(ended.result) <= 8192
+                          then jsonb_build_object('result', job.result)
+                          when ended.result is not null
+                          then jsonb_build_object('resultPath',
+                                                  '/api/enrichment/jobs/' || job.id)
+                          else '{}' end)
+    end"""
+
+TELL_STARTED = """
+    case when job.webhook_url is not null
+           or (select exists (select 1 from enrichment_webhooks where enabled))
+         then enrichment_tell(
+                  job.workspace_id, job.webhook_url, 'job.started', job.id,
+                  jsonb_build_object('jobId', job.id, 'type', job.type, 'status', job.status,
+                                     'attempt', job.attempts))
+    end"""
 
 # What COPY inserts, and the SQL function, is told of by the function enrichment_tell_created.
 TELL_CREATED = telling("created", event="'job.created'", data=CREATED_DATA)
-
-TELL_STARTED = telling("claimed", event="'job.started'", data=STARTED_DATA)
 
 TELL_MOVED = telling(
     "moved",
