@@ -90,7 +90,7 @@ class Hub:
         self._known: OrderedDict[UUID, State] = OrderedDict()
         self._hinted: dict[UUID, None] = {}
         self._cursor: datetime | None = None
-        self._is_hearing = False
+        self._is_hearing = asyncio.Event()
         self._is_away = False
         self._has_hints = asyncio.Event()
         self._is_mark_wanted = asyncio.Event()
@@ -120,6 +120,9 @@ class Hub:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._has_marked:
                 await self._has_marked.wait_for(lambda: subscription.has_begun)
+                if self._listen_dsn is not None:
+                    # Else a hint sent right now is heard by nobody, and waits for a sweep.
+                    await self._is_hearing.wait()
         return subscription.has_begun
 
     def recent(self, subscription: Subscription, place: Place) -> list[Event] | None:
@@ -177,7 +180,7 @@ class Hub:
         self._is_mark_wanted.set()
 
     def _start_hearing(self) -> None:
-        self._is_hearing = True
+        self._is_hearing.set()
         self._is_sweep_wanted.set()
 
     def _hear(self, workspace_id: str, ids: Collection[UUID]) -> None:
@@ -256,7 +259,9 @@ class Hub:
 
     async def _sweep_again_and_again(self) -> None:
         while True:
-            pause_s = self._sweep_s if self._is_hearing else min(DEAF_SWEEP_S, self._sweep_s)
+            pause_s = (
+                self._sweep_s if self._is_hearing.is_set() else min(DEAF_SWEEP_S, self._sweep_s)
+            )
             await until(self._is_sweep_wanted, pause_s)
             self._is_sweep_wanted.clear()
             if not (self._channels or self._watchers):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 import orjson
@@ -20,6 +20,11 @@ import orjson
 from enrichd.domain.jobs import TERMINAL, JobStatus, iso
 from enrichd.store.changes import Change
 
+if TYPE_CHECKING:
+    from enrichd.api.routing import Call
+
+CHANGES: Final = "changes"
+"""The name of what tells of changes (queue/changes.py) among the Api's parts."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 PLACE_MAX: Final = 253_402_300_799_000_000
@@ -207,6 +212,13 @@ class Subscription:
         if not self._waiting:
             self._has_some.clear()
         return bytes(piece)
+
+
+def note_changed(call: Call, job_ids: Iterable[object]) -> None:
+    """Tell who listens that jobs of the caller's workspace changed; call it after the commit."""
+    changes = call.api.parts.get(CHANGES)
+    if changes is not None:
+        changes.note(call.workspace_id, map(str, job_ids))
 
 
 class EventHub(Protocol):

@@ -146,20 +146,23 @@ async def receive_callback(database: Database, key: str | ByRequest, body: bytes
     (provider, request id) that its body names. The body is not looked into: reading it is the
     adapter's business, and hostile text may cost no more than its own job. Raises Unavailable.
     """
+    async with database.transaction() as conn:
+        return await receive_in(conn, key, body)
+
+
+async def receive_in(conn: Connection, key: str | ByRequest, body: bytes) -> Receipt:
+    """Do the same inside the caller's transaction."""
     if len(body) > BODY_BYTES_MAX:
         return Receipt.TOO_LARGE
     if isinstance(key, str) and not (key.isascii() and 0 < len(key) <= TOKEN_LENGTH_MAX):
         return Receipt.UNKNOWN
     answer = as_text(body)
-    async with database.transaction() as conn:
-        job_ids = await storing(lambda: _keep(conn, key, answer))
-        if job_ids:
-            resumed = [
-                await job_moves.resume(conn, job_id=job_id) for job_id in sorted(set(job_ids))
-            ]
-            receipt = Receipt.RESUMED if any(resumed) else Receipt.KEPT
-        else:
-            receipt = await _no_news(conn, key, answer)
+    job_ids = await storing(lambda: _keep(conn, key, answer))
+    if job_ids:
+        resumed = [await job_moves.resume(conn, job_id=job_id) for job_id in sorted(set(job_ids))]
+        receipt = Receipt.RESUMED if any(resumed) else Receipt.KEPT
+    else:
+        receipt = await _no_news(conn, key, answer)
     log.info("callback_received", receipt=str(receipt), size_bytes=len(body))
     return receipt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +15,13 @@ from enrichd.api import events as events_module
 from enrichd.api import live
 from enrichd.api.hub import Hub
 from enrichd.api.live import Event, Place, Subscription, Wanted, event_of, place_of
+from enrichd.domain.api_keys import id_of
 from enrichd.queue.changes import Changes
-from enrichd.store import changes, job_moves
+from enrichd.store import api_keys, changes, job_moves
 from enrichd.store.database import Connection, Database
-from tests.api.conftest import KEYS, ROLE, Served, an_api
-from tests.support.event_streams import Listener, listening
+from tests.api.conftest import Served, an_api
+from tests.support.event_streams import Listener
+from tests.support.event_streams import listening as listening_at
 from tests.support.factories import a_job
 
 KILL_THE_EAR = """
@@ -48,18 +50,17 @@ async def a_live_api(
 
 
 @pytest.fixture
-async def roles(database_url: str) -> None:
-    database = Database(database_url)
-    async with database.connection() as conn:
-        await conn.execute(ROLE, prepare=False)
-    await database.close()
-
-
-@pytest.fixture
-async def api(database_url: str, roles: None) -> AsyncIterator[Served]:
+async def api(database_url: str) -> AsyncIterator[Served]:
     """Give an API whose hub hears hints, and sweeps so seldom that only hints count."""
     async with a_live_api(database_url, sweep_s=60.0) as (served, _):
         yield served
+
+
+def listening(
+    served: Served, *, key: str = "key-a", **options: Any
+) -> AbstractAsyncContextManager[Listener]:
+    """Open a stream with one of the keys that tests know by name."""
+    return listening_at(served.port, key=served.keys[key], **options)
 
 
 async def ended(conn: Connection, job_id: UUID | str, *, status: str = "completed") -> None:
@@ -82,7 +83,7 @@ async def told(conn: Connection, job: Any, *, status: str = "completed") -> None
 
 async def test_a_listener_is_told_what_becomes_of_a_job(api, conn):
     job = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         await told(conn, job)
 
         event = await listener.next()
@@ -96,7 +97,7 @@ async def test_a_listener_is_told_what_becomes_of_a_job(api, conn):
 
 
 async def test_the_stream_says_what_it_is(api):
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         headers = listener.answer.headers
 
     assert listener.answer.status == 200
@@ -108,7 +109,7 @@ async def test_the_stream_says_what_it_is(api):
 async def test_nobody_is_told_of_another_workspaces_jobs(api, conn):
     theirs = await a_job(conn, workspace_id="team-b")
     ours = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port, key="key-a") as a, listening(api.port, key="key-b") as b:
+    async with listening(api, key="key-a") as a, listening(api, key="key-b") as b:
         await told(conn, theirs)
         await told(conn, ours)
 
@@ -119,7 +120,7 @@ async def test_nobody_is_told_of_another_workspaces_jobs(api, conn):
 async def test_a_hint_that_lies_about_the_workspace_tells_nobody(api, conn):
     theirs = await a_job(conn, workspace_id="team-b")
     ours = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         await ended(conn, theirs.id)
         await changes.tell(conn, {"team-a": [str(theirs.id)]})
         await told(conn, ours)
@@ -130,7 +131,7 @@ async def test_a_hint_that_lies_about_the_workspace_tells_nobody(api, conn):
 @pytest.mark.parametrize("payload", ["", "[]", "{}", '{"w": 1, "ids": []}', '{"w":"x","ids":[3]}'])
 async def test_a_notification_of_somebody_else_does_no_harm(api, conn, payload):
     job = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         await conn.execute("select pg_notify('enrichd_changes', %s)", [payload])
         await told(conn, job)
 
@@ -139,7 +140,7 @@ async def test_a_notification_of_somebody_else_does_no_harm(api, conn, payload):
 
 async def test_the_same_state_is_told_once(api, conn):
     first, second = [await a_job(conn, workspace_id="team-a") for _ in range(2)]
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         await told(conn, first)
         await listener.next()
         for _ in range(3):
@@ -153,9 +154,9 @@ async def test_a_filter_by_job_and_by_status_leaves_the_rest_out(api, conn):
     jobs = [await a_job(conn, workspace_id="team-a") for _ in range(4)]
     one, two, *_ = ids = [str(job.id) for job in jobs]
     async with (
-        listening(api.port, query=f"?jobId={one},{two}") as by_comma,
-        listening(api.port, query=f"?jobId={two}&jobId={one}&status=failed") as by_both,
-        listening(api.port, query="?status=failed") as by_status,
+        listening(api, query=f"?jobId={one},{two}") as by_comma,
+        listening(api, query=f"?jobId={two}&jobId={one}&status=failed") as by_both,
+        listening(api, query="?status=failed") as by_status,
     ):
         for job, status in zip(jobs, ["completed", "failed", "failed", "completed"], strict=True):
             await told(conn, job, status=status)
@@ -192,7 +193,7 @@ async def test_head_of_the_stream_has_its_headers_and_ends(api):
 async def test_a_run_is_told_from_its_beginning_to_its_end(api, conn):
     job = await a_job(conn, workspace_id="team-a")
     hint = {"team-a": [str(job.id)]}
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         names = []
         for change in (
             "updated_at = updated_at",
@@ -220,11 +221,11 @@ async def test_a_run_is_told_from_its_beginning_to_its_end(api, conn):
 # Lost hints
 
 
-async def test_an_end_without_a_hint_is_told_by_the_next_sweep(database_url, roles, conn):
+async def test_an_end_without_a_hint_is_told_by_the_next_sweep(database_url, conn):
     async with a_live_api(database_url) as (served, _):
         job = await a_job(conn, workspace_id="team-a")
         running = await a_job(conn, workspace_id="team-a")
-        async with listening(served.port) as listener:
+        async with listening(served) as listener:
             await ended(conn, job.id)
             await conn.execute(
                 "update enrichment_jobs set status = 'processing', worker_id = enrichment_uuid7(),"
@@ -236,28 +237,28 @@ async def test_an_end_without_a_hint_is_told_by_the_next_sweep(database_url, rol
     assert seen == {("job.completed", str(job.id)), ("job.started", str(running.id))}
 
 
-async def test_a_sweep_tells_nothing_that_ended_before_the_listener_came(database_url, roles, conn):
+async def test_a_sweep_tells_nothing_that_ended_before_the_listener_came(database_url, conn):
     async with a_live_api(database_url) as (served, _):
         before = await a_job(conn, workspace_id="team-a", status="completed")
-        async with listening(served.port) as listener:
+        async with listening(served) as listener:
             after = await a_job(conn, workspace_id="team-a", status="completed")
 
             assert (await listener.next()).data["id"] == str(after.id) != str(before.id)
 
 
-async def test_without_a_way_to_hear_hints_sweeps_tell_all(database_url, roles, conn):
+async def test_without_a_way_to_hear_hints_sweeps_tell_all(database_url, conn):
     async with a_live_api(database_url, hears=False) as (served, _):
         job = await a_job(conn, workspace_id="team-a")
-        async with listening(served.port) as listener:
+        async with listening(served) as listener:
             await ended(conn, job.id)
 
             assert (await listener.next()).data["id"] == str(job.id)
 
 
-async def test_nothing_is_lost_when_the_listening_backend_is_killed(database_url, roles, conn):
+async def test_nothing_is_lost_when_the_listening_backend_is_killed(database_url, conn):
     async with a_live_api(database_url) as (served, _):
         jobs = [await a_job(conn, workspace_id="team-a") for _ in range(60)]
-        async with listening(served.port) as listener:
+        async with listening(served) as listener:
             for number, job in enumerate(jobs):
                 if number in (20, 40):
                     await conn.execute(KILL_THE_EAR)
@@ -267,12 +268,10 @@ async def test_nothing_is_lost_when_the_listening_backend_is_killed(database_url
     assert sorted(seen) == sorted(str(job.id) for job in jobs)
 
 
-async def test_more_ends_than_can_be_told_one_by_one_are_a_reset(
-    database_url, roles, conn, monkeypatch
-):
+async def test_more_ends_than_can_be_told_one_by_one_are_a_reset(database_url, conn, monkeypatch):
     monkeypatch.setattr("enrichd.api.hub.PAGE_MAX", 2)
     monkeypatch.setattr("enrichd.api.hub.PAGES_MAX", 2)
-    async with a_live_api(database_url) as (served, _), listening(served.port) as listener:
+    async with a_live_api(database_url) as (served, _), listening(served) as listener:
         async with conn.transaction():
             for _ in range(6):
                 await a_job(conn, workspace_id="team-a", status="completed")
@@ -337,9 +336,9 @@ async def test_many_ids_go_in_notifications_that_postgresql_takes(conn):
     assert heard == ids
 
 
-async def test_the_hub_says_who_listens_and_takes_it_back(database_url, roles, conn):
+async def test_the_hub_says_who_listens_and_takes_it_back(database_url, conn):
     async with a_live_api(database_url) as (served, hub):  # noqa: SIM117 - the hub ends later
-        async with listening(served.port), listening(served.port, key="key-b"):
+        async with listening(served), listening(served, key="key-b"):
             cursor = await conn.execute("select workspaces from enrichment_listeners")
             assert {name for (names,) in await cursor.fetchall() for name in names} == {
                 "team-a",
@@ -354,14 +353,14 @@ async def test_the_hub_says_who_listens_and_takes_it_back(database_url, roles, c
 
 async def test_a_listener_that_was_away_is_told_what_it_missed_once(api, conn):
     jobs = [await a_job(conn, workspace_id="team-a") for _ in range(4)]
-    async with listening(api.port) as other, listening(api.port) as listener:
+    async with listening(api) as other, listening(api) as listener:
         await told(conn, jobs[0])
         await listener.next()
         await listener.answer.release()
         for job in jobs[1:3]:
             await told(conn, job)
         await other.until("job.completed", str(jobs[2].id))
-        async with listening(api.port, last_id=listener.last_id) as again:
+        async with listening(api, last_id=listener.last_id) as again:
             await asyncio.sleep(0)
             await told(conn, jobs[3])
             seen = await again.until("job.completed", str(jobs[3].id))
@@ -369,7 +368,7 @@ async def test_a_listener_that_was_away_is_told_what_it_missed_once(api, conn):
     assert [event.data["id"] for event in seen] == [str(job.id) for job in jobs[1:]]
 
 
-async def test_another_gateway_tells_it_from_the_tables(database_url, roles, conn):
+async def test_another_gateway_tells_it_from_the_tables(database_url, conn):
     first = await a_job(conn, workspace_id="team-a", status="completed", completed_ago_s=60.0)
     missed = [
         await a_job(conn, workspace_id="team-a", status=status, completed_ago_s=30.0 - place)
@@ -379,7 +378,7 @@ async def test_another_gateway_tells_it_from_the_tables(database_url, roles, con
     place = live.place_at(first.completed_at, first.id)
     async with (
         a_live_api(database_url) as (served, _),
-        listening(served.port, last_id=str(place)) as listener,
+        listening(served, last_id=str(place)) as listener,
     ):
         seen = [await listener.next() for _ in missed]
         now = await a_job(conn, workspace_id="team-a", status="completed")
@@ -391,14 +390,14 @@ async def test_another_gateway_tells_it_from_the_tables(database_url, roles, con
 
 async def test_an_id_without_an_event_resumes_as_well(api, conn):
     job = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         stands_at = listener.last_id
     await ended(conn, job.id)
-    async with listening(api.port, last_id=stands_at) as again:
+    async with listening(api, last_id=stands_at) as again:
         assert (await again.next()).data["id"] == str(job.id)
 
 
-async def test_what_was_missed_is_filtered_too(database_url, roles, conn):
+async def test_what_was_missed_is_filtered_too(database_url, conn):
     jobs = [
         await a_job(conn, workspace_id="team-a", status=status, completed_ago_s=30.0)
         for status in ("completed", "failed", "failed")
@@ -406,7 +405,7 @@ async def test_what_was_missed_is_filtered_too(database_url, roles, conn):
     place = Place(live.place_at(jobs[0].completed_at).at_us - 1, UUID(int=0))
     async with a_live_api(database_url) as (served, _):
         query = f"?status=failed&jobId={jobs[0].id},{jobs[1].id}"
-        async with listening(served.port, query=query, last_id=str(place)) as listener:
+        async with listening(served, query=query, last_id=str(place)) as listener:
             event = await listener.next()
             await told(conn, jobs[1], status="failed")
             again = await listener.next()
@@ -427,7 +426,7 @@ async def test_what_was_missed_is_filtered_too(database_url, roles, conn):
 )
 async def test_an_id_that_says_nothing_is_a_reset(api, conn, last_id):
     job = await a_job(conn, workspace_id="team-a")
-    async with listening(api.port, last_id=last_id) as listener:
+    async with listening(api, last_id=last_id) as listener:
         event = await listener.next()
         await told(conn, job)
         after = await listener.next()
@@ -436,7 +435,7 @@ async def test_an_id_that_says_nothing_is_a_reset(api, conn, last_id):
     assert after.data["id"] == str(job.id)
 
 
-async def test_too_much_missed_is_a_reset(database_url, roles, conn, monkeypatch):
+async def test_too_much_missed_is_a_reset(database_url, conn, monkeypatch):
     monkeypatch.setattr(events_module, "MISSED_MAX", 3)
     jobs = [
         await a_job(conn, workspace_id="team-a", status="completed", completed_ago_s=9.0)
@@ -445,7 +444,7 @@ async def test_too_much_missed_is_a_reset(database_url, roles, conn, monkeypatch
     place = live.place_at(jobs[0].completed_at, UUID(int=0))
     async with (
         a_live_api(database_url) as (served, _),
-        listening(served.port, last_id=str(place)) as listener,
+        listening(served, last_id=str(place)) as listener,
     ):
         assert (await listener.next()).name == "reset"
 
@@ -453,29 +452,28 @@ async def test_too_much_missed_is_a_reset(database_url, roles, conn, monkeypatch
 # Ends of streams
 
 
-async def test_a_revoked_key_ends_its_stream(api, monkeypatch):
-    monkeypatch.setattr(events_module, "CHECK_S", 0.05)
-    monkeypatch.setitem(KEYS, "key-gone", KEYS["key-a"])
-    async with listening(api.port, key="key-gone") as listener, listening(api.port) as other:
-        monkeypatch.delitem(KEYS, "key-gone")
+async def test_a_revoked_key_ends_its_stream_within_5_s(api, conn):
+    async with listening(api, key="key-reads") as listener, listening(api) as other:
+        key_id = id_of(api.keys["key-reads"])
+        assert await api_keys.revoke(conn, workspace_id="team-a", key_id=key_id)
 
-        assert await listener.next() is None
+        assert await listener.next(within_s=8.0) is None
         assert not other.answer.content.at_eof()
 
 
 async def test_a_silent_stream_says_that_it_is_there(api, monkeypatch):
     monkeypatch.setattr(events_module, "HEARTBEAT_S", 0.05)
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         async with asyncio.timeout(5):
             lines = [await listener.answer.content.readline() for _ in range(4)]
 
     assert b": still here\n" in lines
 
 
-async def test_a_listener_that_leaves_is_forgotten(database_url, roles, eventually, monkeypatch):
+async def test_a_listener_that_leaves_is_forgotten(database_url, eventually, monkeypatch):
     monkeypatch.setattr(events_module, "HEARTBEAT_S", 0.05)
     async with a_live_api(database_url) as (served, hub):
-        async with listening(served.port):
+        async with listening(served):
             assert hub.listeners == 1
 
         async def is_gone() -> bool:
@@ -513,7 +511,7 @@ async def test_a_slow_listener_is_overrun_and_holds_a_bounded_amount(monkeypatch
 
 async def test_a_slow_listener_is_sent_a_reset_and_dropped(api, conn, monkeypatch):
     monkeypatch.setattr(live, "WAITING_EVENTS_MAX", 3)
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         jobs = [await a_job(conn, workspace_id="team-a") for _ in range(8)]
         for job in jobs:
             await ended(conn, job.id)
@@ -526,11 +524,11 @@ async def test_a_slow_listener_is_sent_a_reset_and_dropped(api, conn, monkeypatc
 # PostgreSQL away
 
 
-async def test_a_stream_outlives_an_outage_and_tells_what_happened_in_it(database_url, roles, conn):
+async def test_a_stream_outlives_an_outage_and_tells_what_happened_in_it(database_url, conn):
     name = (await (await conn.execute("select current_database()")).fetchone())[0]
     admin = Database(database_url.replace(f"/{name}", "/postgres"), name="test admin")
     jobs = [await a_job(conn, workspace_id="team-a") for _ in range(3)]
-    async with a_live_api(database_url) as (served, _), listening(served.port) as listener:
+    async with a_live_api(database_url) as (served, _), listening(served) as listener:
         await told(conn, jobs[0])
         await listener.next()
         async with admin.connection() as outside:
@@ -554,14 +552,14 @@ async def test_a_stream_outlives_an_outage_and_tells_what_happened_in_it(databas
 
 
 async def test_500_listeners_are_told_over_http_while_the_listening_backend_is_killed(
-    database_url, roles, conn
+    database_url, conn
 ):
     async with a_live_api(database_url) as (served, _):
         jobs = [await a_job(conn, workspace_id="team-a") for _ in range(6)]
         async with AsyncExitStack() as stack:
             listeners: list[Listener] = list(
                 await asyncio.gather(
-                    *[stack.enter_async_context(listening(served.port)) for _ in range(500)]
+                    *[stack.enter_async_context(listening(served)) for _ in range(500)]
                 )
             )
             for number, job in enumerate(jobs):
@@ -600,7 +598,7 @@ async def test_an_event_is_one_line_of_json_whatever_a_job_says(conn):
 
 async def test_a_resumed_job_is_told_like_any_other(api, conn):
     job = await a_job(conn, workspace_id="team-a", status="waiting", attempts=1)
-    async with listening(api.port) as listener:
+    async with listening(api) as listener:
         assert await job_moves.resume(conn, job_id=job.id)
         await changes.tell(conn, {"team-a": [str(job.id)]})
 

@@ -78,7 +78,7 @@ class Listener:
 
 @asynccontextmanager
 async def listening(
-    port: int, *, key: str = "key-a", query: str = "", last_id: str | None = None
+    port: int, *, key: str, query: str = "", last_id: str | None = None
 ) -> AsyncIterator[Listener]:
     """Open a stream; without `last_id`, wait until it stands."""
     headers = {"Authorization": f"Bearer {key}"}

@@ -34,3 +34,6 @@ create index enrichment_incoming_events_job on enrichment_incoming_events (job_i
 
 select enrichment_protect('enrichment_listeners', 'daemon');
 select enrichment_protect('enrichment_incoming_events', 'workspace', 'select, insert');
+-- Whoever has a key may answer what a job of its workspace waits for, and need not read the answers.
+select enrichment_protect('enrichment_callbacks', 'workspace',
+                          'select (job_id, workspace_id, state), update (state, answer, received_at)');
