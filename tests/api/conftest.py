@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,8 @@ import pytest
 
 from enrichd.api.application import Api
 from enrichd.api.key_limits import Buckets
-from enrichd.api.messages import Request
-from enrichd.api.problems import Problem
-from enrichd.api.routing import Access, Principal
+from enrichd.api.keys import KeyGate
+from enrichd.api.opening import secret_of
 from enrichd.gateway.access_log import AccessLog
 from enrichd.gateway.server import serving
 from enrichd.gateway.transport import Transport
@@ -22,41 +21,7 @@ from enrichd.queue.hints import Hints
 from enrichd.settings import Settings
 from enrichd.store.database import Database
 from enrichd.store.tenancy import Tenants
-
-ROLE = """
-    do $$
-    begin
-        create role enrichd_api nologin;
-    exception when duplicate_object or unique_violation then null;
-    end
-    $$;
-    grant enrichd_api to current_user;
-    grant usage on schema public to enrichd_api;
-    grant select, insert, update, delete on all tables in schema public to enrichd_api;
-    grant usage on all sequences in schema public to enrichd_api;
-"""
-
-KEYS = {
-    "key-a": Principal("team-a", "a", frozenset({"read", "write", "admin"})),
-    "key-b": Principal("team-b", "b", frozenset({"read", "write", "admin"})),
-    "key-reads": Principal("team-a", "r", frozenset({"read"})),
-}
-
-
-class FixedGate:
-    """Knows the keys above."""
-
-    async def admit(
-        self, request: Request, access: Access
-    ) -> tuple[Principal | None, dict[str, str]]:
-        if access in (Access.OPEN, Access.SIGNED):
-            return None, {}
-        found = KEYS.get(request.header("authorization").removeprefix("Bearer "))
-        if found is None:
-            raise Problem(401, "no_key", "no", headers={"WWW-Authenticate": "Bearer"})
-        if access.value not in found.scopes:
-            raise Problem(403, "missing_scope", "no")
-        return found, {}
+from tests.support.keys import TEXTS, make_keys, text_of
 
 
 @dataclass(slots=True)
@@ -65,13 +30,14 @@ class Served:
 
     port: int
     api: Api
+    keys: Mapping[str, str] = field(default_factory=lambda: TEXTS)
     clients: dict[str, httpx.AsyncClient] = field(default_factory=dict)
 
     def client(self, key: str | None = "key-a", **headers: str) -> httpx.AsyncClient:
         """Return a client that shows a key."""
         name = f"{key} {headers}"
         if name not in self.clients:
-            given = {**headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+            given = {**headers, **({"Authorization": f"Bearer {text_of(key)}"} if key else {})}
             self.clients[name] = httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{self.port}/api/enrichment", headers=given, timeout=20
             )
@@ -94,10 +60,14 @@ async def an_api(
     database = Database(dsn, name="test api")
     tenants = Tenants(database, size=4)
     hints = Hints(database.sibling("hints"))
-    api = Api(settings_of(dsn, **variables), tenants, FixedGate(), hints, buckets=buckets)
+    settings = settings_of(dsn, **variables)
+    gate = KeyGate(tenants, secret_of(settings))
+    api = Api(settings, tenants, gate, hints, buckets=buckets)
     transport = Transport(api, AccessLog("path"))
     try:
         async with serving(transport.application(), "127.0.0.1", 0) as (port,):
+            async with database.connection() as conn:
+                await make_keys(conn)
             served = Served(port, api)
             try:
                 yield served
@@ -106,13 +76,12 @@ async def an_api(
     finally:
         await hints.close()
         await tenants.close()
+        await database.close()
 
 
 @pytest.fixture
-async def served(database_url: str, database: Database) -> AsyncIterator[Served]:
+async def served(database_url: str) -> AsyncIterator[Served]:
     """Give the API on the test's own database."""
-    async with database.connection() as conn:
-        await conn.execute(ROLE, prepare=False)
     async with an_api(database_url) as found:
         yield found
 

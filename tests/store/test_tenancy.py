@@ -11,13 +11,10 @@ from enrichd.errors import Unavailable
 from enrichd.store import tenancy
 from enrichd.store.database import Database
 from enrichd.store.tenancy import Tenants
-from tests.api.conftest import ROLE
 
 
 @pytest.fixture
 async def tenants(database: Database):
-    async with database.connection() as conn:
-        await conn.execute(ROLE, prepare=False)
     found = Tenants(database, size=1)
     yield found
     await found.close()
