@@ -14,17 +14,18 @@ from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SHAPE: Final = re.compile(r"enr_([0-9A-Za-z]{8})_[0-9A-Za-z]{43}([0-9A-Za-z]{6})")
-ID: Final = re.compile(r"[0-9A-Za-z]{8}")
 ID_CHARS: Final = 8
 SECRET_CHARS: Final = 43
 CHECK_CHARS: Final = 6
+ID_RANDOM_BELOW: Final = 62**ID_CHARS
+SECRET_BITS: Final = 256
 
 SCOPES: Final = ("read", "write", "admin")
 """Each has those before it in it."""
 
 
 def key_of(random_id: int, random_secret: int) -> str:
-    """Return the key made of a random number below 2**47 and one of 256 bits."""
+    """Return the key made of a random number below ID_RANDOM_BELOW and one of SECRET_BITS."""
     start = f"enr_{base62(random_id, ID_CHARS)}_{base62(random_secret, SECRET_CHARS)}"
     return start + check_of(start)
 
@@ -35,6 +36,11 @@ def id_of(key: str) -> str | None:
     if shape is None or check_of(key[:-CHECK_CHARS]) != shape[2]:
         return None
     return shape[1]
+
+
+def shown_id(text: str) -> str:
+    """Return the public part of what a person gives for a key: that part alone or with `enr_`."""
+    return text.removeprefix("enr_").partition("_")[0]
 
 
 def hash_of(key: str) -> bytes:

@@ -5,11 +5,13 @@ Read with the daemon's rights: whose key it is, is what they are read for.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
+from enrichd.domain.api_keys import ID_RANDOM_BELOW, SECRET_BITS, key_of
 from enrichd.errors import NotFound
 from enrichd.store.database import Connection
 
@@ -36,6 +38,11 @@ class ApiKey:
     rotated_from: str | None
     state: str
     """`active`, `expired` or `revoked`, by the database's clock."""
+
+
+def new_key() -> str:
+    """Return a key that nobody has or can guess."""
+    return key_of(secrets.randbelow(ID_RANDOM_BELOW), secrets.randbits(SECRET_BITS))
 
 
 COLUMNS: LiteralString = """
