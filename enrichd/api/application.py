@@ -128,8 +128,8 @@ def query_of(route: Route, request: Request) -> Any:
 
 
 def body_of(route: Route, request: Request) -> Any:
-    """Return the body as the route's model, None for a route without one."""
-    if route.body_reader is None:
+    """Return the body as the route's model, None for a route without one and where it may be."""
+    if route.body_reader is None or (route.is_body_optional and not request.body):
         return None
     kind = request.header("content-type").partition(";")[0].strip().lower()
     if kind not in ("application/json", ""):

@@ -142,7 +142,7 @@ def operation_of(route: Route, schemas: Schemas) -> Schema:
     }
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.is_body_optional,
             "content": {JSON: {"schema": schemas.of(route.body)}},
         }
     return operation

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from enrichd.api import about, enqueueing, events, incoming, job_bulk, job_list, jobs, results
+from enrichd.api import (
+    about,
+    enqueueing,
+    events,
+    incoming,
+    job_bulk,
+    job_list,
+    jobs,
+    process,
+    results,
+)
 from enrichd.api.routing import ROUTES
 
-MODULES = (about, enqueueing, events, incoming, job_bulk, job_list, jobs, results)
+MODULES = (about, enqueueing, events, incoming, job_bulk, job_list, jobs, process, results)
 
 __all__ = ["MODULES", "ROUTES"]

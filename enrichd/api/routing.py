@@ -89,6 +89,7 @@ class Route:
     query: type[BaseModel] = NoQuery
     headers: Mapping[str, str] = field(default_factory=dict)
     """Request headers that mean something here, with a sentence each."""
+    is_body_optional: bool = False
     body_reader: TypeAdapter[Any] | None = field(init=False, compare=False, repr=False)
     """Made once: building it takes longer than most requests."""
 
@@ -114,13 +115,25 @@ def route(
     body: Any = None,
     query: type[BaseModel] = NoQuery,
     headers: Mapping[str, str] | None = None,
+    is_body_optional: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Add the decorated function to the table; its docstring's first line is the summary."""
 
     def add(handler: Handler) -> Handler:
         summary = (handler.__doc__ or "").strip().partition("\n")[0].rstrip(".")
         ROUTES.append(
-            Route(method, path, handler, access, summary, answers, body, query, headers or {})
+            Route(
+                method,
+                path,
+                handler,
+                access,
+                summary,
+                answers,
+                body,
+                query,
+                headers or {},
+                is_body_optional,
+            )
         )
         return handler
 

@@ -31,6 +31,7 @@ from enrichd.api.bodies import (
     vary_by_encoding,
 )
 from enrichd.api.messages import Answer, Request, Response, Stream
+from enrichd.api.process import close_runs
 from enrichd.api.routing import PREFIX
 from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
@@ -69,12 +70,13 @@ class Transport:
             self._access_log.write(incoming, answer, asyncio.get_running_loop().time() - began)
 
     async def _close(self, _: web.Application) -> None:
-        """End every stream and wait for that."""
+        """End every stream and bounded run, and wait for that."""
         self._is_closing = True
         for task in self._streams:
             task.cancel()
         if self._streams:
             await asyncio.wait(self._streams)
+        await close_runs(self._api)
 
     async def _send_stream(self, incoming: web.Request, answer: Stream) -> web.StreamResponse:
         packs = is_packed(incoming.headers.get("Accept-Encoding", ""), answer)

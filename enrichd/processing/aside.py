@@ -47,14 +47,14 @@ class Aside:
         self._places = asyncio.Semaphore(runs_max)
         self._waiting = 0
         self._runs: set[Thread] = set()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self, limits: Limits) -> Done | NoRun:
         """Run jobs within the limits, whose time includes that until it is this run's turn.
 
         Raises what `process` does. Cancelled, it hands its jobs back first.
         """
-        if self._is_stopping:
+        if self._stopping.is_set():
             return NoRun.STOPPED
         if self._waiting >= WAITING_MAX:
             return NoRun.BUSY
@@ -72,13 +72,13 @@ class Aside:
         left_s = max(limits.timeout_s - (clock() - began), 0.0)
         thread = Thread(self._settings, replace(limits, timeout_s=left_s), self._name, self._leave)
         self._runs.add(thread)
-        if self._is_stopping:
+        if self._stopping.is_set():
             thread.stop()
         return await answer_of(thread, left_s + OVERRUN_S)
 
     def stop(self) -> None:
         """Have every run hand back its jobs now; those to come do nothing."""
-        self._is_stopping = True
+        self._stopping.set()
         for thread in self._runs:
             thread.stop()
 

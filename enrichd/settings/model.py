@@ -139,6 +139,10 @@ class Settings(BaseSettings):
     )
     """0 takes any free port."""
     cron_secret: Annotated[SecretStr | None, values.secret(16)] = _variable("CRON_SECRET")
+    process_timeout_max_s: Annotated[float, values.milliseconds(1_000, 1_800_000)] = _variable(
+        "PROCESS_TIMEOUT_MAX", "270000"
+    )
+    """How long a run begun by `/api/enrichment/process` may take."""
     api_rate_limit_per_second: Annotated[float, values.number(0, 100_000)] = _variable(
         "API_RATE_LIMIT_PER_SECOND", "50"
     )
