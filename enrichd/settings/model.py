@@ -181,6 +181,9 @@ class Settings(BaseSettings):
     supabase_service_role_key: Annotated[SecretStr | None, values.secret()] = _variable(
         "SUPABASE_SERVICE_ROLE_KEY"
     )
+    supabase_realtime: Annotated[
+        Literal["auto", "private", "off"], values.one_of("auto", "private", "off")
+    ] = _variable("SUPABASE_REALTIME", "auto")
 
     dns_servers: Annotated[tuple[tuple[str, int], ...], values.name_servers()] = _variable(
         "DNS_SERVERS", ""
@@ -274,6 +277,8 @@ class Settings(BaseSettings):
         if self.secret_keys is not None:
             for part in self.secret_keys.get_secret_value().split(","):
                 yield part.partition(":")[2].strip()
+        for provider in self.providers.values():
+            yield from provider.webhook_secrets
         for url in (self.database_url, self.database_direct_url):
             if url is not None:
                 yield from values.database_passwords(url.get_secret_value())
