@@ -56,7 +56,7 @@ class ProviderUpkeep:
         async with self._database.connection() as conn:
             names = await provider_state.half_open_due(conn)
         for name in names:
-            log.info("breaker_half_open", credential=name)
+            log.info("breaker_half_open", provider=name)
         return len(names)
 
     async def _relane(self) -> int:

@@ -91,7 +91,7 @@ class Breakers:
                 self._count(credential, is_failure=is_failure)
                 await self._tell(credential, answer if is_failure else None)
         except Unavailable as error:
-            log.debug("breaker_not_told", credential=credential, reason=error.message)
+            log.debug("breaker_not_told", provider=credential, reason=error.message)
 
     # Looking
 
@@ -161,7 +161,7 @@ class Breakers:
             self._probing.pop(credential, None)
             raise
         if is_ours:
-            log.info("breaker_probed", credential=credential)
+            log.info("breaker_probed", provider=credential)
         else:
             self._probing.pop(credential, None)
             if (state := self._states.get(credential)) is not None:
@@ -194,7 +194,7 @@ class Breakers:
             )
         self._forget_view()
         if is_ours:
-            log.info("breaker_probe_ended", credential=credential, end=end, reason=reason)
+            log.info("breaker_probe_ended", provider=credential, end=end, reason=reason)
 
     # Counting
 
@@ -243,7 +243,7 @@ class Breakers:
         self._untold.pop(credential, None)
         self._forget_view()
         if is_opened:
-            log.warning("breaker_opened", credential=credential, open_s=open_s, reason=reason)
+            log.warning("breaker_opened", provider=credential, open_s=open_s, reason=reason)
 
 
 def call_ended(provider: str, answer: Found | Pending | ProviderError, seconds: float) -> None:
