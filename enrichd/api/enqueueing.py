@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import Discriminator, Field, Tag
 
 from enrichd import metrics
+from enrichd.api.estimating import estimates_of
 from enrichd.api.job_models import BULK_MAX, ApiModel, EnqueuedJob, JobToEnqueue
 from enrichd.api.job_shapes import enqueued_of
+from enrichd.api.live import note_changed
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import PREFIX, Access, Call, route
@@ -49,16 +51,54 @@ class EnqueuedMany(ApiModel):
     already_there: int
 
 
+class EnqueueQuery(ApiModel):
+    """How to enqueue."""
+
+    dry_run: bool = False
+    """Say what it would cost at most, and put nothing on the queue."""
+
+
+class EstimateDocument(ApiModel):
+    """What a job may cost; null and nothing else where nobody can say."""
+
+    is_dry_run: bool
+    max_cost_credits: float | None
+    """With the answers that are known now."""
+    max_cost_credits_uncached: float = 0
+    leads: int = 0
+    unique_leads: int = 0
+    questions: int = 0
+    cached_answers: int = 0
+    by_provider: Mapping[str, float] | None = None
+    skipped: Mapping[str, str] | None = None
+    """Providers that would not be asked, and why."""
+
+
+class EstimateOfMany(ApiModel):
+    """What each job of an array may cost, in its order, and all of them."""
+
+    is_dry_run: bool
+    max_cost_credits: float | None
+    """null if nobody can say what one of them costs."""
+    jobs: Sequence[EstimateDocument]
+
+
 @route(
     "POST",
     "/jobs",
     Access.WRITE,
+    query=EnqueueQuery,
     body=OneOrMany,
-    answers={200: EnqueuedJob, 201: EnqueuedJob | EnqueuedMany},
+    answers={
+        200: EnqueuedJob | EnqueuedMany | EstimateDocument | EstimateOfMany,
+        201: EnqueuedJob | EnqueuedMany,
+    },
     headers={"Idempotency-Key": "A text of the caller's own: repeating the request adds nothing."},
 )
 async def enqueue(call: Call) -> Answer:
     """Put one job or up to 1,000 on the queue, all or none."""
+    if call.query.dry_run:
+        return await estimate(call)
     if isinstance(call.body, JobToEnqueue):
         return await enqueue_one(call, call.body)
     return await enqueue_many(call, call.body)
@@ -77,7 +117,7 @@ async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
     done, job = await in_workspace(call, work)
     if key is not None and job is not None and not done.is_new:
         require_same(job, wanted)
-    await tell_enqueued(call, [row.type] if done.is_new else [])
+    await tell_enqueued(call, {done.id: row.type} if done.is_new else {})
     return json_response(
         enqueued_of(done.id, done.is_new, job),
         201 if done.is_new else 200,
@@ -93,7 +133,7 @@ async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
         for place, one in enumerate(wanted)
     ]
     done = await in_workspace(call, lambda conn: jobs.enqueue_many(conn, rows))
-    new = [row.type for row, one in zip(rows, done, strict=True) if one.is_new]
+    new = {one.id: row.type for row, one in zip(rows, done, strict=True) if one.is_new}
     await tell_enqueued(call, new)
     document = {
         "jobs": [{"id": str(one.id), "isNew": one.is_new} for one in done],
@@ -101,6 +141,20 @@ async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
         "alreadyThere": len(done) - len(new),
     }
     return json_response(document, 201 if new else 200)
+
+
+async def estimate(call: Call) -> Answer:
+    """Say what jobs would cost; 200, and nothing is enqueued."""
+    if isinstance(call.body, JobToEnqueue):
+        (found,) = await estimates_of(call, [checked_row(new_job(call, call.body, None), "")])
+        return json_response(found)
+    rows = [
+        checked_row(new_job(call, one, None), f"{place}.") for place, one in enumerate(call.body)
+    ]
+    jobs = await estimates_of(call, rows)
+    costs = [one["maxCostCredits"] for one in jobs]
+    total = None if None in costs else sum(costs)
+    return json_response({"isDryRun": True, "maxCostCredits": total, "jobs": jobs})
 
 
 def key_of(call: Call, chars_max: int) -> str | None:
@@ -175,8 +229,9 @@ def require_same(job: Job, wanted: JobToEnqueue) -> None:
         )
 
 
-async def tell_enqueued(call: Call, types: Sequence[str]) -> None:
-    """Count jobs that were committed, and wake the workers."""
-    if types:
-        metrics.enqueued(types)
-        await call.api.hints.tell(len(types))
+async def tell_enqueued(call: Call, type_by_id: Mapping[UUID, str]) -> None:
+    """Count jobs that were committed, wake the workers, and tell who listens."""
+    if type_by_id:
+        metrics.enqueued(type_by_id.values())
+        note_changed(call, type_by_id)
+        await call.api.hints.tell(len(type_by_id))

@@ -11,10 +11,24 @@ from enrichd.api import (
     job_list,
     jobs,
     process,
+    provider_routes,
     results,
+    webhook_routes,
 )
 from enrichd.api.routing import ROUTES
 
-MODULES = (about, enqueueing, events, incoming, job_bulk, job_list, jobs, process, results)
+MODULES = (
+    about,
+    enqueueing,
+    events,
+    incoming,
+    job_bulk,
+    job_list,
+    jobs,
+    process,
+    provider_routes,
+    results,
+    webhook_routes,
+)
 
 __all__ = ["MODULES", "ROUTES"]

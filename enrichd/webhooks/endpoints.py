@@ -41,8 +41,33 @@ async def add(
     Raises Invalid for a URL that may not be posted to, an unknown event or a secret that is none,
     and TooManyWebhooks.
     """
-    wanted = checked_events(list(events))
     await check_reachable(url, guard)
+    return await insert(
+        conn,
+        sealer=sealer,
+        workspace_id=workspace_id,
+        url=url,
+        events=events,
+        description=description,
+        secret=secret,
+    )
+
+
+async def insert(
+    conn: Connection,
+    *,
+    sealer: Sealer,
+    workspace_id: str,
+    url: str,
+    events: Sequence[str] = (),
+    description: str | None = None,
+    secret: str | None = None,
+) -> tuple[Webhook, str]:
+    """Add an endpoint whose URL was looked up already, which can take seconds.
+
+    Raises Invalid and TooManyWebhooks.
+    """
+    wanted = checked_events(list(events))
     secret = secret or new_secret()
     key_of(secret)
     webhook_id = uuid7()

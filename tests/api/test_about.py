@@ -1,4 +1,4 @@
-"""The API's own description: every route, every answer as its model says, a page without scripts."""
+"""The API's own description: every route, answers as their models say, a page without scripts."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import click
 from enrichd.ctl import render
 from enrichd.ctl.durations import DURATION
 from enrichd.ctl.invocation import GLOBAL_OPTIONS, Invocation, command
-from enrichd.ctl.provider_rows import ProviderRow, limits_text, rows_of
 from enrichd.ctl.terminal import safe
 from enrichd.domain.merging import amount
 from enrichd.errors import NotFound
@@ -20,6 +19,7 @@ from enrichd.handlers.registry import load_plugins
 from enrichd.providers import roster as _roster  # noqa: F401 - its adapters register themselves
 from enrichd.providers.base import REGISTERED
 from enrichd.providers.keyring import KEY_LENGTH_MAX, rotate, set_key
+from enrichd.providers.rows import ProviderRow, limits_text, rows_of
 from enrichd.store import credits, provider_keys, provider_state
 from enrichd.store.credits import Budget, Spending
 from enrichd.store.installation import Installation

@@ -1,4 +1,4 @@
-"""What `enrichctl providers` shows of each provider: key, limits, use, credits, breaker."""
+"""How each provider stands for a workspace: key, limits, use, credits, breaker."""
 
 from __future__ import annotations
 
