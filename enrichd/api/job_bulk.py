@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from enrichd.api.job_models import BULK_MAX, ApiModel, Moves, Priority
 from enrichd.api.job_shapes import moves_of
+from enrichd.api.live import note_changed
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import in_workspace
@@ -63,6 +64,7 @@ async def move_many(call: Call) -> Answer:
         return moved, refused
 
     moved, refused = await in_workspace(call, work)
+    note_changed(call, moved)
     ready = sum(status is JobStatus.PENDING for status in moved.values())
     if ready:
         await call.api.hints.tell(ready)

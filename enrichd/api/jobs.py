@@ -9,6 +9,7 @@ from uuid import UUID
 from enrichd.api.etags import etag_of, is_known, require_match
 from enrichd.api.job_models import ApiModel, JobDetails, JobDocument, Priority, Tags, WebhookUrl
 from enrichd.api.job_shapes import details_of
+from enrichd.api.live import note_changed
 from enrichd.api.messages import Answer, Response, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
@@ -96,6 +97,7 @@ async def change(call: Call) -> Answer:
         return await still_there(conn, call, job_id)
 
     job = await in_workspace(call, work)
+    note_changed(call, (job_id,))
     if job.status is JobStatus.PENDING:
         await call.api.hints.tell(1)
     return json_response(job.to_json(), ETag=etag_of(job))
@@ -149,6 +151,7 @@ async def cancel(call: Call) -> Answer:
         return await still_there(conn, call, job_id)
 
     job = await in_workspace(call, work)
+    note_changed(call, (job_id,))
     status = 202 if job.status is JobStatus.PROCESSING else 200
     return json_response(job.to_json(), status, ETag=etag_of(job))
 
@@ -166,6 +169,7 @@ async def retry(call: Call) -> Answer:
         return await still_there(conn, call, job_id)
 
     job = await in_workspace(call, work)
+    note_changed(call, (job_id,))
     await call.api.hints.tell(1)
     return json_response(job.to_json(), ETag=etag_of(job))
 

@@ -11,6 +11,9 @@ from enrichd.api.application import Api
 from enrichd.api.hub import Hub
 from enrichd.api.key_limits import Buckets
 from enrichd.api.keys import KeyGate
+from enrichd.api.live import CHANGES
+from enrichd.queue.changes import Changes
+from enrichd.api.process import close_runs
 from enrichd.queue.hints import Hints
 from enrichd.settings import Settings
 from enrichd.store.database import Database
@@ -28,6 +31,7 @@ async def opened_api(
     database = Database(settings.dsn, name=name, is_pooler=settings.is_pooler)
     tenants = Tenants(database, size=connections)
     hints = Hints(database.sibling("hints"))
+    changes = Changes(database.sibling("changes"))
     hub = Hub(database.sibling("live"), listen_dsn=listen_dsn_of(settings))
     api = Api(
         settings,
@@ -35,16 +39,18 @@ async def opened_api(
         gate=KeyGate(tenants, secret_of(settings)),
         hints=hints,
         buckets=buckets_of(settings),
-        parts={events.HUB: hub},
+        parts={events.HUB: hub, CHANGES: changes},
     )
-    tasks = [group.create_task(hints.run()), group.create_task(hub.run())]
+    tasks = [group.create_task(work.run()) for work in (hints, changes, hub)]
     try:
         yield api
     finally:
+        await close_runs(api)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         await hints.close()
+        await changes.close()
         await tenants.close()
 
 

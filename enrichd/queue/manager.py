@@ -19,7 +19,7 @@ from enrichd.domain.outcomes import JobError
 from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused, Unavailable
 from enrichd.logs import get_logger
 from enrichd.queue.intake import row_of
-from enrichd.store import job_moves, job_reads, jobs, lanes, workers
+from enrichd.store import changes, job_moves, job_reads, jobs, lanes, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
 from enrichd.store.faults import point
 from enrichd.store.jobs import Ended, Lane, Row
@@ -32,6 +32,8 @@ ENQUEUE_BATCH = 5_000
 COPY_BATCH = 250
 HINT_EVERY_S = 0.02
 RACE_PAUSE_S = 0.05
+TOLD_MAX = 1_000
+"""New jobs of one bulk call, or between two hints, that listeners are told of one by one."""
 
 log = get_logger("queue")
 
@@ -66,6 +68,8 @@ class JobQueueManager:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._hinted = float("-inf")
+        self._untold: dict[str, list[str]] = {}
+        """New jobs by workspace, for those who listen."""
 
     async def enqueue(self, new: NewJob, *, conn: Connection | None = None) -> Enqueued:
         """Put one job on the queue; inside the caller's transaction when given a connection.
@@ -81,6 +85,7 @@ class JobQueueManager:
             done = await jobs.enqueue(own, row)
             if done.is_new:
                 metrics.enqueued([row.type])
+                self._note(row.workspace_id, done.id)
             await self._hint(own, 1)
             return done
 
@@ -102,11 +107,14 @@ class JobQueueManager:
 
         async def in_transaction(own: Connection) -> list[Enqueued]:
             types: list[str] = []
+            workspaces: list[str] = []
 
             def rows() -> Iterator[Row]:
                 for job in new:
                     row = row_of(job)
                     types.append(row.type)
+                    if len(workspaces) < TOLD_MAX:
+                        workspaces.append(row.workspace_id)
                     yield row
 
             async with own.transaction():
@@ -114,6 +122,9 @@ class JobQueueManager:
                 point("before_enqueue_many", own)
             point("after_enqueue_many", own)
             metrics.enqueued(compress(types, (job.is_new for job in done)))
+            for workspace_id, job in zip(workspaces, done, strict=False):
+                if job.is_new:
+                    self._note(workspace_id, job.id)
             await self._hint(own, len(done))
             return done
 
@@ -184,6 +195,7 @@ class JobQueueManager:
         pairs = await self._alone(
             lambda conn: job_moves.cancel(conn, workspace_id=workspace_id, ids=ids)
         )
+        await self._tell(workspace_id, [job_id for job_id, _ in pairs])
         return {job_id: JobStatus(status) for job_id, status in pairs}
 
     async def retry(self, *, workspace_id: str, job_id: UUID) -> None:
@@ -196,9 +208,11 @@ class JobQueueManager:
 
     async def retry_many(self, *, workspace_id: str, ids: Sequence[UUID]) -> list[UUID]:
         """Retry those of the jobs that can be; return their ids."""
-        return await self._alone(
+        retried = await self._alone(
             lambda conn: job_moves.retry(conn, workspace_id=workspace_id, ids=ids)
         )
+        await self._tell(workspace_id, retried)
+        return retried
 
     async def resume(self, *, job_id: UUID) -> bool:
         """Put a parked job back to `pending`; False if it is not parked (any more)."""
@@ -232,6 +246,24 @@ class JobQueueManager:
         if now - self._hinted >= HINT_EVERY_S:
             self._hinted = now
             await notify(conn, jobs=jobs_ready)
+            untold, self._untold = self._untold, {}
+            await changes.tell(conn, untold)
+
+    def _note(self, workspace_id: str, job_id: UUID) -> None:
+        """Have a new job told of along with the next hint; a few of very many are enough."""
+        ids = self._untold.setdefault(workspace_id, [])
+        if len(ids) < TOLD_MAX:
+            ids.append(str(job_id))
+
+    async def _tell(self, workspace_id: str, ids: Sequence[UUID]) -> None:
+        """Tell who listens that jobs were moved. Never fails: that was committed."""
+        if not ids:
+            return
+        try:
+            async with self.database.connection() as conn:
+                await changes.tell(conn, {workspace_id: [str(job_id) for job_id in ids]})
+        except (Unavailable, *RACES) as error:
+            log.debug("changes_untold", jobs=len(ids), reason=str(error))
 
     async def _alone(
         self, work: Callable[[Connection], Awaitable[Answer]], *, tries: int = RACE_TRIES
