@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from enrichd.api.failed_attempts import BURST, FailedAttempts, network_of
 from enrichd.api.keys import FRESH_S, KeyGate
@@ -256,12 +255,12 @@ async def test_the_same_bad_key_is_not_looked_up_again_and_again(gate, tenants):
     assert tenants.lookups == 1
 
 
-async def test_a_flood_of_bad_keys_is_one_line_in_the_log_without_a_key(gate):
-    with capture_logs() as lines:
-        for _ in range(BURST * 2):
-            await refusal(gate, showing(api_keys.new_key()))
-    assert [line["event"] for line in lines] == ["key_refused"]
-    assert "enr_" not in str(lines)
+async def test_a_flood_of_bad_keys_is_one_line_in_the_log_without_a_key(gate, capsys):
+    for _ in range(BURST * 2):
+        await refusal(gate, showing(api_keys.new_key()))
+    logged = "".join(capsys.readouterr())
+    assert logged.count("key_refused") == 1
+    assert "enr_" not in logged
 
 
 # Cron.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from enrichd.ctl import database_checks, host_checks, queue_checks, render
+from enrichd.ctl import access_checks, database_checks, host_checks, queue_checks, render
 from enrichd.ctl.checks import Check, Status, ok, skip, warn
 from enrichd.ctl.deadline import within
 from enrichd.ctl.glance import is_alive
@@ -20,7 +20,7 @@ from enrichd.ctl.invocation import Invocation, command, database_of
 from enrichd.ctl.terminal import safe
 from enrichd.errors import EnrichdError, Unavailable
 from enrichd.settings import Settings
-from enrichd.store import doctor, migrate, workers
+from enrichd.store import access, doctor, migrate, workers
 from enrichd.store.database import Connection, Database
 
 CHECK_TIMEOUT_S = 3.0
@@ -138,6 +138,8 @@ class Examination:
             )
             if broken is not None:
                 self.checks.append(database_checks.indexes(broken))
+            if not missing and (held := await self._ask("access", access.read)) is not None:
+                self.checks += access_checks.access_checks(held)
         if (tables := await self._ask("dead_rows", doctor.tables)) is not None:
             self.checks += database_checks.table_checks(tables)
         if (horizon := await self._ask("transactions", doctor.horizon)) is not None:

@@ -195,17 +195,27 @@ $$;
 create function enrichment_secure() returns void
 language plpgsql volatile
 as $$
+declare
+    one   text;
+    known text[];
 begin
     perform enrichment_make_roles();
     perform enrichment_apply_common_access();
-    perform enrichment_apply_access(relation)
-       from enrichment_access
-      where to_regclass(relation) is not null;
-    perform enrichment_protect_function(oid)
-       from pg_proc
-      where pronamespace = current_schema()::regnamespace
-        and proname like 'enrichment\_%'
-        and not has_function_privilege('public', oid, 'execute');
+    -- A new owner is not in the old policy and would see no rule.
+    alter table enrichment_access no force row level security;
+    select array_agg(relation) into known from enrichment_access where to_regclass(relation) is not null;
+    foreach one in array known loop
+        perform enrichment_apply_access(one);
+    end loop;
+    select array_agg(oid::regprocedure::text)
+      into known
+      from pg_proc
+     where pronamespace = current_schema()::regnamespace
+       and proname like 'enrichment\_%'
+       and not has_function_privilege('public', oid, 'execute');
+    foreach one in array known loop
+        perform enrichment_protect_function(one::regprocedure);
+    end loop;
 end
 $$;
 
