@@ -12,8 +12,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from psycopg import Notify
-
 from enrichd.store import listen
 from enrichd.store.database import Connection, Database
 
@@ -93,7 +91,7 @@ class Ear:
             self.shut()
             self._on_hint()
 
-    def _hear(self, notice: Notify) -> None:
+    def _hear(self, notice: listen.Notice) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if notice.payload != listen.TEST:
             self._on_hint()

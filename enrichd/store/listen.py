@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import LiteralString
+from typing import LiteralString, TypeAlias
 
 import psycopg
 from psycopg import Notify
@@ -15,6 +15,9 @@ from psycopg import Notify
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.store.database import Connection, connect, translated
+
+Notice: TypeAlias = Notify
+"""What LISTEN hears."""
 
 SELF_TEST_S = 30.0
 RECONNECT_S = 1.0

@@ -149,7 +149,7 @@ async def test_a_lane_whose_breaker_was_open_long_enough_can_be_claimed_for_a_pr
     assert await provider_state.half_open_due(conn) == []
 
     [lane] = await lanes.open_lanes(conn)
-    assert (lane.provider_id, lane.inflight_cap) == ("hunter", 1)
+    assert (lane.provider_id, lane.spare) == ("hunter", 1)
 
 
 async def test_a_cap_does_not_replace_that_of_a_half_open_breaker(conn):
@@ -160,4 +160,4 @@ async def test_a_cap_does_not_replace_that_of_a_half_open_breaker(conn):
     await provider_state.set_inflight_cap(conn, credential="hunter", cap=50)
 
     [lane] = await lanes.open_lanes(conn)
-    assert lane.inflight_cap == 1
+    assert lane.spare == 1

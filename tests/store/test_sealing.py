@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enrichd.store.sealing import Sealed, Sealer, Unreadable, sealer_of
 from enrichd.settings import Settings
+from enrichd.store.sealing import Sealed, Sealer, Unreadable, sealer_of
 
 OLD, NEW = b"o" * 32, b"n" * 32
 

@@ -16,7 +16,14 @@ from enrichd.webhooks.signing import key_of, new_secret, secret_of, signatures
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = key_of(SECRET)
-NOW = int(datetime.now(UTC).timestamp())  # noqa: TID251 - the library has no other clock
+NOW = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _time_of_the_run() -> None:
+    # Not when the module was imported: a long run may be past the library's five minutes by then.
+    global NOW
+    NOW = int(datetime.now(UTC).timestamp())  # noqa: TID251 - the library has no other clock
 
 
 def test_the_vector_of_the_specification():
@@ -51,11 +58,13 @@ def test_while_a_secret_is_changed_both_take_it():
     ("change", "body"),
     [
         ({"webhook-id": "two"}, "{}"),
-        ({"webhook-timestamp": str(NOW - 1)}, "{}"),
+        ({"webhook-timestamp": "a second less"}, "{}"),
         ({}, "{ }"),
     ],
 )
 def test_another_id_time_or_body_is_not_what_was_signed(change, body):
+    if "webhook-timestamp" in change:
+        change = {"webhook-timestamp": str(NOW - 1)}
     header = signatures([KEY], message_id="one", timestamp=NOW, body=b"{}")
 
     with pytest.raises(Exception, match="No matching signature"):
