@@ -119,7 +119,11 @@ class _Scored:
             fact.source_url or "",
             self.candidate.operation,
             self.candidate.fetched_at,
+            # Two facts without weight tie whatever their age.
+            fact.observed_at or "",
             self.candidate.request_id or "",
+            self.candidate.cost_credits,
+            self.candidate.cached,
             _text(self.value),
         )
 

@@ -210,6 +210,13 @@ CANDIDATES = st.builds(
 )
 
 
+def test_facts_that_weigh_nothing_do_not_depend_on_their_order():
+    old = said("name", "Acme", 0.0, observed_at="2024-02-29")
+    new = said("name", "Acme", 0.0, observed_at=None)
+
+    assert merged(old, new) == merged(new, old)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(CANDIDATES, max_size=10), st.randoms(use_true_random=False), st.booleans())
 def test_the_order_of_facts_and_repeating_them_change_nothing(candidates, random, overwrite):
