@@ -14,6 +14,7 @@ from enrichd import metrics
 from enrichd.api.live import (
     Event,
     EventHub,
+    Listener,
     Place,
     Subscription,
     Wanted,
@@ -39,9 +40,8 @@ HUB: Final = "hub"
 STREAMS_MAX: Final = 1_500
 """Streams are never idle, so they make no room: some places stay for everybody else."""
 HEARTBEAT_S = 15.0
-CHECK_S = 0.9
-"""How often the key of an open stream is asked about. The gate knows of a revocation after 4 s at
-the latest, so a stream ends within 5."""
+AWAY_S = 2.0
+"""How long to wait before a listener's past is asked for again."""
 BEGIN_S = 3.0
 MISSED_MAX: Final = 10_000
 MISSED_S_MAX: Final = 3_600.0
@@ -106,7 +106,9 @@ async def events(call: Call) -> Answer:
 async def stream(call: Call, hub: EventHub, wanted: Wanted, last_id: str) -> AsyncIterator[bytes]:
     """Yield the pieces of one stream until the key is revoked or the listener falls behind."""
     place = place_of(last_id) if last_id else None
-    subscription = hub.join(call.workspace_id, wanted, place=place)
+    assert call.principal is not None
+    listener = Listener(call.principal.key_id, lambda: is_still_admitted(call))
+    subscription = hub.join(call.workspace_id, wanted, place=place, listener=listener)
     metrics.live_stream("opened")
     try:
         yield f"retry: {RETRY_MS}\n: listening\n\n".encode()
@@ -114,7 +116,7 @@ async def stream(call: Call, hub: EventHub, wanted: Wanted, last_id: str) -> Asy
             yield b": the database is away; updates follow\n\n"
         async for piece in caught_up(call, hub, subscription, last_id, place):
             yield piece
-        async for piece in told(call, subscription):
+        async for piece in told(subscription):
             yield piece
     finally:
         hub.leave(subscription)
@@ -139,7 +141,7 @@ async def caught_up(
     else:
         while (found := await missed_since(call, subscription.wanted, place)) is None:
             yield b": the database is away; updates follow\n\n"
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(AWAY_S)
         if isinstance(found, bytes):
             yield found
             return
@@ -181,28 +183,22 @@ async def missed_since(call: Call, wanted: Wanted, place: Place) -> list[Event] 
     return [event for event in map(event_of, found) if event.place != place]
 
 
-async def told(call: Call, subscription: Subscription) -> AsyncIterator[bytes]:
+async def told(subscription: Subscription) -> AsyncIterator[bytes]:
     """Yield events as they come, and a comment now and then."""
     clock = asyncio.get_running_loop().time
-    spoke = checked = clock()
+    spoke = clock()
     while True:
-        wait_s = min(spoke + HEARTBEAT_S, checked + CHECK_S) - clock()
-        piece = await subscription.next(within_s=max(wait_s, 0.0))
+        piece = await subscription.next(within_s=max(spoke + HEARTBEAT_S - clock(), 0.0))
+        if subscription.is_revoked:
+            metrics.live_stream("revoked")
+            return
         if subscription.is_overrun:
             metrics.live_stream("overrun")
             yield reset_frame(place_of_nothing(), "you read too slowly")
             return
-        if piece:
+        if piece or clock() - spoke >= HEARTBEAT_S:
             spoke = clock()
-            yield piece
-        if clock() - checked >= CHECK_S:
-            if not await is_still_admitted(call):
-                metrics.live_stream("revoked")
-                return
-            checked = clock()
-        if clock() - spoke >= HEARTBEAT_S:
-            spoke = clock()
-            yield b": still here\n\n"
+            yield piece or b": still here\n\n"
 
 
 async def is_still_admitted(call: Call) -> bool:

@@ -25,6 +25,7 @@ from enrichd import metrics
 from enrichd.api.live import (
     NOBODY,
     Event,
+    Listener,
     Place,
     Subscription,
     Wanted,
@@ -47,6 +48,9 @@ DEAF_SWEEP_S = 0.5
 """Without a connection that hears hints, asking is all there is."""
 OVERLAP_S = 5.0
 """How long before where it stopped a sweep begins: transactions end after their time stamps."""
+CHECK_S = 0.9
+"""How often the keys of open streams are asked about. The gate knows of a revocation after 4 s at
+the latest, so a stream ends within 5."""
 LEASE_S = 15.0
 RENEW_S = 4.0
 LINGER_S = 60.0
@@ -105,9 +109,11 @@ class Hub:
         """Return how many streams are open."""
         return sum(len(channel.listeners) for channel in self._channels.values())
 
-    def join(self, workspace_id: str, wanted: Wanted, *, place: Place | None) -> Subscription:
+    def join(
+        self, workspace_id: str, wanted: Wanted, *, place: Place | None, listener: Listener
+    ) -> Subscription:
         """Open a listener's queue, from `place` on where it is known."""
-        subscription = Subscription(workspace_id, wanted)
+        subscription = Subscription(workspace_id, wanted, listener)
         subscription.since = place
         channel = self._channels.setdefault(workspace_id, Channel())
         channel.listeners.add(subscription)
@@ -158,6 +164,7 @@ class Hub:
                 group.create_task(self._read_hinted())
                 group.create_task(self._keep_marks())
                 group.create_task(self._sweep_again_and_again())
+                group.create_task(self._check_keys())
                 await self._has_listeners.wait()
                 if self._listen_dsn is not None:
                     await changes.listen(self._listen_dsn, self._hear, self._start_hearing)
@@ -256,6 +263,23 @@ class Hub:
         for workspace_id, channel in list(self._channels.items()):
             if not channel.listeners and now - channel.left_at > LINGER_S:
                 del self._channels[workspace_id]
+
+    async def _check_keys(self) -> None:
+        """End the streams of keys that may not listen any more: one question for all of a key."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            by_key: dict[str, list[Subscription]] = {}
+            for subscription in self._listening():
+                by_key.setdefault(subscription.listener.key_id, []).append(subscription)
+            for subscriptions in by_key.values():
+                try:
+                    is_admitted = await subscriptions[0].listener.is_admitted()
+                except Exception as error:
+                    log.error("key_check_broke", exc_info=error)
+                    continue
+                if not is_admitted:
+                    for subscription in subscriptions:
+                        subscription.revoke()
 
     async def _sweep_again_and_again(self) -> None:
         while True:

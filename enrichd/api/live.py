@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -156,20 +156,38 @@ class Wanted:
         return None if self.statuses is None else [str(one) for one in self.statuses & TERMINAL]
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens, and how to ask whether he still may."""
+
+    key_id: str
+    is_admitted: Callable[[], Awaitable[bool]]
+
+
+async def always() -> bool:
+    """Say that somebody may listen."""
+    return True
+
+
+ANYBODY: Final = Listener("", always)
+
+
 class Subscription:
     """What one listener is still to be told; it never holds up another.
 
     Past its bounds it is overrun: what waits is dropped, and the listener has to begin anew.
     """
 
-    def __init__(self, workspace_id: str, wanted: Wanted) -> None:
+    def __init__(self, workspace_id: str, wanted: Wanted, listener: Listener = ANYBODY) -> None:
         self.workspace_id = workspace_id
+        self.listener = listener
         self.wanted = wanted
         self.since: Place | None = None
         """Where it began; older events that turn up late are not for it. None: not begun yet."""
         self.has_begun = False
         """Whether changes of its workspace come in."""
         self.is_overrun = False
+        self.is_revoked = False
         self.known: set[Place] = set()
         """Events it had from elsewhere."""
         self._waiting: deque[tuple[Place | None, bytes]] = deque()
@@ -192,6 +210,11 @@ class Subscription:
             self._waiting.clear()
         self._has_some.set()
 
+    def revoke(self) -> None:
+        """End it: its listener may not listen any more."""
+        self.is_revoked = True
+        self._has_some.set()
+
     def clear(self) -> None:
         """Forget what waits: it is told in another way."""
         self._waiting.clear()
@@ -199,7 +222,7 @@ class Subscription:
 
     async def next(self, *, within_s: float) -> bytes:
         """Return what is to be sent next, up to about 64 KiB; nothing if nothing came."""
-        if not self._waiting and not self.is_overrun:
+        if not (self._waiting or self.is_overrun or self.is_revoked):
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await self._has_some.wait()
@@ -228,7 +251,9 @@ class EventHub(Protocol):
     def listeners(self) -> int:
         """Return how many streams are open."""
 
-    def join(self, workspace_id: str, wanted: Wanted, *, place: Place | None) -> Subscription:
+    def join(
+        self, workspace_id: str, wanted: Wanted, *, place: Place | None, listener: Listener
+    ) -> Subscription:
         """Open a listener's queue, from `place` on where it is known."""
 
     async def begun(self, subscription: Subscription, *, within_s: float) -> bool:

@@ -16,10 +16,13 @@ from enrichd.api import live
 from enrichd.api.hub import Hub
 from enrichd.api.live import Event, Place, Subscription, Wanted, event_of, place_of
 from enrichd.domain.api_keys import id_of
+from enrichd.domain.jobs import NewJob
+from enrichd.processing.processor import JobProcessor
 from enrichd.queue.changes import Changes
 from enrichd.store import api_keys, changes, job_moves
 from enrichd.store.database import Connection, Database
 from tests.api.conftest import Served, an_api
+from tests.support import job_types
 from tests.support.event_streams import Listener
 from tests.support.event_streams import listening as listening_at
 from tests.support.factories import a_job
@@ -216,6 +219,27 @@ async def test_a_run_is_told_from_its_beginning_to_its_end(api, conn):
         "job.dead_letter",
         "job.pending",
     ]
+
+
+async def test_a_worker_tells_of_its_runs_once_somebody_listens(api, database_url, queue):
+    hot, control = (Database(database_url, name=f"enrichd {name}") for name in ("hot", "control"))
+    worker = JobProcessor(hot=hot, control=control, poll_interval_s=0.05)
+    running = asyncio.create_task(worker.run())
+    try:
+        async with listening(api) as listener:
+            payload = {"gate": "told"}
+            job = await queue.enqueue(NewJob("gate", payload, workspace_id="team-a"))
+            begun = await listener.until("job.started", str(job.id))
+            job_types.GATES["told"].set()
+            ended = await listener.until("job.completed", str(job.id))
+    finally:
+        worker.stop_now()
+        await running
+        await hot.close()
+        await control.close()
+
+    assert {event.data["id"] for event in (*begun, *ended)} == {str(job.id)}
+    assert begun[-1].data["attempts"] == 1
 
 
 # Lost hints

@@ -20,6 +20,7 @@ from tests.benchmarks import cases, hard
 from tests.benchmarks.bare import bare
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.limits import limits
+from tests.benchmarks.live import live
 from tests.benchmarks.peers import NAMES, Peer, peer
 from tests.benchmarks.processes import server
 from tests.benchmarks.webhooks import webhooks
@@ -40,6 +41,7 @@ ALONE: dict[str, tuple[Alone, int]] = {
     "crash": (hard.crash, 2_000),
     "limits": (limits, 2_000),
     "webhooks": (webhooks, 20_000),
+    "live": (live, 200),
 }
 SLOW = {"procrastinate": 0.1}
 """The share of the jobs that a slow peer gets, so that a round ends."""
