@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._has_begun = False
         """Whether the first byte of the request to come is there."""
+        self.on_lost: Callable[[], object] | None = None
+        """Called once when the client is gone, for whoever writes to it seldom."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or send it away with a word."""
@@ -135,6 +137,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport = None
             self._inner.connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+            self.on_lost = None
 
     def _become_idle(self, for_s: float) -> None:
         self._has_begun = False
@@ -160,12 +165,18 @@ class Connection(asyncio.Protocol):
 @web.middleware
 async def watch_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Tell the connection when a request is whole, and when it is over."""
-    transport = request.transport
-    connection = transport.get_protocol() if transport is not None else None
-    if not isinstance(connection, Connection):
+    connection = connection_of(request)
+    if connection is None:
         return await handler(request)
     connection.request_began()
     try:
         return await handler(request)
     finally:
         connection.request_ended()
+
+
+def connection_of(request: web.Request) -> Connection | None:
+    """Return the connection of a request, None if it is lost or not watched."""
+    transport = request.transport
+    connection = transport.get_protocol() if transport is not None else None
+    return connection if isinstance(connection, Connection) else None

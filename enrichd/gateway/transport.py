@@ -35,6 +35,7 @@ from enrichd.api.process import close_runs
 from enrichd.api.routing import PREFIX
 from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
+from enrichd.gateway.connections import connection_of
 from enrichd.gateway.server import ROUTE, application
 from enrichd.logs import get_logger
 
@@ -85,6 +86,9 @@ class Transport:
             outgoing.enable_compression(web.ContentCoding.gzip)
         task = asyncio.current_task()
         assert task is not None
+        connection = connection_of(incoming)
+        if connection is not None:
+            connection.on_lost = task.cancel
         try:
             if incoming.method != "HEAD" and not self._is_closing:
                 self._streams.add(task)
@@ -102,10 +106,12 @@ class Transport:
             if incoming.transport is not None:
                 incoming.transport.abort()
         except asyncio.CancelledError:
-            if not self._is_closing:
+            if not self._is_closing and incoming.transport is not None:
                 raise
             task.uncancel()
         finally:
+            if connection is not None:
+                connection.on_lost = None
             self._streams.discard(task)
             await cast(AsyncGenerator[bytes, None], answer.pieces).aclose()
         return outgoing
@@ -144,7 +150,7 @@ async def body_of(incoming: web.Request) -> bytes | Response:
                 body = await bounded(content)
     except TimeoutError:
         return slow_body()
-    except (ClientError, HttpProcessingError, zlib.error, ValueError):
+    except (web.RequestPayloadError, ClientError, HttpProcessingError, zlib.error):
         return broken_body()
     if len(body) > BODY_BYTES_MAX:
         return large_body()

@@ -26,6 +26,9 @@ from enrichd.gateway.server import application, serving
 from enrichd.gateway.standing import Standing
 from enrichd.store import health
 from enrichd.store.database import Connection, Database
+from tests.api.conftest import http, served
+
+__all__ = ["http", "served"]
 
 WORKER_TIMEOUT_S = 20.0
 TURN_TIMEOUT_S = 22.0
