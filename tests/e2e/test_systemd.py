@@ -27,7 +27,9 @@ SERVICE = ROOT / "systemd/enrichd.service"
 ENV_EXAMPLE = ROOT / "systemd/enrichd.env.example"
 RUN_SERVICE = ROOT / "ecosystem/cron/enrichd-process.service"
 RUN_TIMER = ROOT / "ecosystem/cron/enrichd-process.timer"
-UNITS = (SERVICE, RUN_SERVICE, RUN_TIMER)
+CALL_SERVICE = ROOT / "ecosystem/cron/enrichd-call.service"
+CALL_TIMER = ROOT / "ecosystem/cron/enrichd-call.timer"
+UNITS = (SERVICE, RUN_SERVICE, RUN_TIMER, CALL_SERVICE, CALL_TIMER)
 INSTALLED_IN = "/opt/enrichd/bin"
 EXPOSURE_MAX = "12"
 """In tenths of what systemd-analyze prints: the unit scores 1.2, and 11 fails."""
@@ -64,7 +66,7 @@ def test_systemd_takes_the_unit_without_a_word(installed, unit):
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [SERVICE, RUN_SERVICE], ids=lambda path: path.name)
+@pytest.mark.parametrize("unit", [SERVICE, RUN_SERVICE, CALL_SERVICE], ids=lambda path: path.name)
 def test_the_service_is_locked_up(installed, unit):
     done = systemd_analyze(
         "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", installed / unit.name
@@ -74,12 +76,12 @@ def test_the_service_is_locked_up(installed, unit):
 
 
 def test_a_bounded_run_has_the_sandbox_of_the_daemon():
-    daemon, run = (
+    daemon, run, call = (
         {name: given for name, given in directives(unit).items() if SANDBOX.match(name)}
-        for unit in (SERVICE, RUN_SERVICE)
+        for unit in (SERVICE, RUN_SERVICE, CALL_SERVICE)
     )
 
-    assert run == daemon
+    assert run == call == daemon
     assert len(daemon) > 25
 
 
