@@ -22,6 +22,7 @@ from enrichd.domain.facts import Json
 from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderRejected
 from enrichd.providers.dns import Resolver
 from enrichd.providers.hostile_json import read_json
+from enrichd.providers.http_transport import AiohttpTransport
 from enrichd.providers.smtp_probe import SmtpProber
 from enrichd.providers.web import WebFetcher
 from enrichd.settings.providers import ProviderSettings
@@ -29,7 +30,7 @@ from enrichd.settings.providers import ProviderSettings
 BODY_BYTES_MAX = 5_000_000
 CALL_S = 30.0
 CONNECT_S = 5.0
-CONNECTIONS_MAX = 50
+CONNECTIONS_MAX = 200
 RETRY_AFTER_S_DEFAULT = 60.0
 RETRY_AFTER_S_MAX = 6 * 3600.0
 SHOWN_CHARS = 200
@@ -76,7 +77,9 @@ class Connections:
             self._http = httpx.AsyncClient(
                 headers={"User-Agent": f"enrichd/{__version__}"},
                 timeout=httpx.Timeout(CALL_S, connect=CONNECT_S),
-                limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
+                transport=AiohttpTransport(
+                    connect_s=CONNECT_S, answer_s=CALL_S, connections_max=CONNECTIONS_MAX
+                ),
             )
         return self._http
 

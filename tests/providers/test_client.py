@@ -14,14 +14,27 @@ from aiohttp.test_utils import TestServer
 from enrichd.errors import ProviderDenied, ProviderDown, ProviderGarbled, ProviderRejected
 from enrichd.providers import client as client_module
 from enrichd.providers.client import Answer, retry_after_s, send
+from enrichd.providers.http_transport import AiohttpTransport
 
 CLOSING = web.AppKey("closing", asyncio.Event)
 
 
 async def hang_up(request: web.Request) -> web.StreamResponse:
+    hang_up.calls = getattr(hang_up, "calls", 0) + 1  # type: ignore[attr-defined]
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    said = {
+        "param": request.query["name"],
+        "body": await request.json(),
+        "key": request.headers["X-Key"],
+        "peer": request.transport.get_extra_info("peername")[1],
+    }
+    return web.json_response(said)
 
 
 async def flood(request: web.Request) -> web.StreamResponse:
@@ -50,6 +63,7 @@ async def server() -> AsyncIterator[TestServer]:
     app[CLOSING] = asyncio.Event()
     for handler in (hang_up, flood, not_gzip, stall, json):
         app.router.add_get(f"/{handler.__name__}", handler)
+    app.router.add_post("/echo", echo)
     server = TestServer(app)
     await server.start_server()
     yield server
@@ -57,8 +71,15 @@ async def server() -> AsyncIterator[TestServer]:
     await server.close()
 
 
+def a_client() -> httpx.AsyncClient:
+    """Return the client that adapters use."""
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(connect_s=5.0, answer_s=30.0, connections_max=5)
+    )
+
+
 async def ask(server: TestServer, path: str) -> Answer:
-    async with httpx.AsyncClient() as client:
+    async with a_client() as client:
         return await send(client, "GET", str(server.make_url(path)), provider="acme")
 
 
@@ -81,6 +102,37 @@ async def test_a_server_that_hangs_up_is_down(server):
         await ask(server, "/hang_up")
 
 
+async def test_a_request_whose_connection_breaks_is_not_put_again(server):
+    hang_up.calls = 0
+    async with a_client() as client:
+        await send(client, "GET", str(server.make_url("/json")), provider="acme")
+
+        with pytest.raises(ProviderDown):
+            await send(client, "GET", str(server.make_url("/hang_up")), provider="acme")
+
+    assert hang_up.calls == 1, "on a connection that was used before, aiohttp would"
+
+
+async def test_a_connection_is_used_again_and_a_question_arrives_as_it_was_put(server):
+    async with a_client() as client:
+        peers = set()
+        for name in ("Zoë & Söhne", "a+b@c", "%2F"):
+            answer = await send(
+                client,
+                "POST",
+                str(server.make_url("/echo")),
+                provider="acme",
+                params={"name": name},
+                json={"name": name},
+                headers={"X-Key": "k"},
+            )
+            said = answer.json()
+            assert (said["param"], said["body"], said["key"]) == (name, {"name": name}, "k")
+            peers.add(said["peer"])
+
+    assert len(peers) == 1
+
+
 async def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
     monkeypatch.setattr(client_module, "CALL_S", 0.2)
 
@@ -89,7 +141,7 @@ async def test_an_answer_that_never_ends_is_given_up(server, monkeypatch):
 
 
 async def test_a_server_that_is_not_there_is_down():
-    async with httpx.AsyncClient() as client:
+    async with a_client() as client:
         with pytest.raises(ProviderDown, match="cannot be reached"):
             await send(client, "GET", "http://127.0.0.1:9/", provider="acme")
 
@@ -141,7 +193,7 @@ def test_what_is_bad_in_one_value_is_mended_and_the_others_stay():
 
 @pytest.mark.parametrize("key", ["s3cret\nX: y", "s3cret\r", "s3crét", "s3cret\0"])
 async def test_a_key_that_no_header_may_hold_is_denied_and_not_shown(server, key):
-    async with httpx.AsyncClient() as client:
+    async with a_client() as client:
         with pytest.raises(ProviderDenied) as caught:
             await send(
                 client,
@@ -155,7 +207,7 @@ async def test_a_key_that_no_header_may_hold_is_denied_and_not_shown(server, key
 
 
 async def test_a_question_that_cannot_be_written_down_is_rejected_and_not_shown(server):
-    async with httpx.AsyncClient() as client:
+    async with a_client() as client:
         with pytest.raises(ProviderRejected) as caught:
             await send(
                 client,
