@@ -12,8 +12,8 @@ from enrichd.api.hub import Hub
 from enrichd.api.key_limits import Buckets
 from enrichd.api.keys import KeyGate
 from enrichd.api.live import CHANGES
-from enrichd.queue.changes import Changes
 from enrichd.api.process import close_runs
+from enrichd.queue.changes import Changes
 from enrichd.queue.hints import Hints
 from enrichd.settings import Settings
 from enrichd.store.database import Database
