@@ -37,7 +37,7 @@ async def validate_emails(
 
     async def validate(text: str) -> None:
         nonlocal spent
-        lead = replace(lead_from(LeadInput(email=text)), email=text)
+        lead = replace(lead_from(LeadInput(email=text), text), email=text)
         result = await search(lead, payload, context, types=TYPES, asker=asker)
         if isinstance(result, Awaited):
             awaited.append(result)

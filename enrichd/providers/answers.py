@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -149,7 +150,8 @@ class Answers:
             for lease, ended, future in written:
                 fetched_at = await future
                 if ended.outcome != "pending" and ended.answer is not None:
-                    self._memory.put(lease.question, ended, time.monotonic(), fetched_at)
+                    now = time.monotonic()
+                    self._memory.put(lease.question, ended, now, fetched_at, is_bought=True)
         finally:
             for lease, _ in ends:
                 self.leave(lease)
@@ -180,7 +182,14 @@ class Answers:
         if remembered is None:
             return None
         self._count_hit(question)
-        return _answer(question, *remembered)
+        is_bought = remembered.buyer == question.buyer
+        return _answer(
+            question,
+            remembered.outcome,
+            remembered.text,
+            remembered.fetched_at,
+            remembered.cost if is_bought else None,
+        )
 
     def _leave(self, question: Question) -> None:
         ended = self._under_way.pop((question.workspace_id, question.key), None)
@@ -195,6 +204,7 @@ class Answers:
         beginning = Beginning(
             call_id=uuid7(),
             job_id=question.job_id,
+            buyer=question.buyer,
             workspace_id=question.workspace_id,
             key=question.key,
             provider_id=question.provider_id,
@@ -235,16 +245,18 @@ class Answers:
             raise
 
     async def _kept(self, question: Question, verdict: Verdict) -> Found | PersonSuppressed | None:
-        ended = CallEnd(verdict.word, answer=verdict.answer or "{}", keep_s=verdict.left_s)
+        text, cost = verdict.answer or "{}", verdict.cost
+        ended = CallEnd(verdict.word, cost, text, verdict.left_s)
         try:
-            answer = _answer(question, verdict.word, verdict.answer or "{}", verdict.fetched_at)
+            answer = _answer(question, verdict.word, text, verdict.fetched_at, cost)
         except (ValueError, TypeError, KeyError) as error:
             # Nobody writes such a row; a hand that mended something may have.
             log.error("kept_answer_unreadable", provider=question.provider_id, error=str(error))
             async with self._database.connection() as conn:
                 await answers.forget(conn, workspace_id=question.workspace_id, key=question.key)
             return None
-        self._memory.put(question, ended, time.monotonic(), verdict.fetched_at)
+        now, is_bought = time.monotonic(), cost is not None
+        self._memory.put(question, ended, now, verdict.fetched_at, is_bought=is_bought)
         self._count_hit(question)
         return answer
 
@@ -305,13 +317,13 @@ class Answers:
 
 
 def _answer(
-    question: Question, outcome: str, text: str, fetched_at: str | None
+    question: Question, outcome: str, text: str, fetched_at: str | None, cost: Decimal | None
 ) -> Found | PersonSuppressed:
     if outcome == "suppressed":
         return PersonSuppressed(
             f"{question.provider_id} may not speak of this person", provider=question.provider_id
         )
-    return from_text(text, fetched_at=fetched_at)
+    return replace(from_text(text, fetched_at=fetched_at), cost_credits=cost or Decimal(0))
 
 
 def _end(lease: Lease, ended: CallEnd) -> tuple[End, Sequence[str]]:
@@ -319,6 +331,7 @@ def _end(lease: Lease, ended: CallEnd) -> tuple[End, Sequence[str]]:
     question = lease.question
     end = End(
         call_id=lease.call_id,
+        buyer=question.buyer,
         workspace_id=question.workspace_id,
         key=question.key,
         provider_id=question.provider_id,
@@ -334,6 +347,7 @@ def _end(lease: Lease, ended: CallEnd) -> tuple[End, Sequence[str]]:
 def _free(beginning: Beginning) -> End:
     return End(
         call_id=beginning.call_id,
+        buyer=beginning.buyer,
         workspace_id=beginning.workspace_id,
         key=beginning.key,
         provider_id=beginning.provider_id,

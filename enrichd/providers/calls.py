@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Final, TypeVar
@@ -39,7 +39,7 @@ from enrichd.providers.call_ends import NO_CALL
 from enrichd.providers.contracts import Contract
 from enrichd.providers.later_answers import LaterAnswer, come_again
 from enrichd.providers.limits import limits_in_force
-from enrichd.providers.questions import Question, cache_key
+from enrichd.providers.questions import Question, buyer_of, cache_key
 from enrichd.providers.roster import BUILTIN, Providers, Shared
 from enrichd.settings.providers import ProviderSettings
 from enrichd.store.sealing import Unreadable
@@ -86,6 +86,8 @@ class Calls:
         self._priority = priority
         self._max_credits = max_credits
         self._wait_s_max = wait_s_max
+        self._counted: set[tuple[UUID, bytes]] = set()
+        """Answers whose cost this run has said."""
         self._spent = Decimal(0)
         """What was spent or promised, where nothing is shared; else PostgreSQL counts it."""
 
@@ -108,10 +110,11 @@ class Calls:
         question = self._question(source, operation, query)
         claimed = await shared.answers.claim(question)
         if isinstance(claimed, Lease):
-            return await self._put(shared, source, claimed, query, want_callback=want_callback)
+            asked = await self._put(shared, source, claimed, query, want_callback=want_callback)
+            return self._priced(question, asked)
         if isinstance(claimed, Pending) and want_callback:
             await come_again(shared.callbacks, question, claimed)
-        return claimed or _busy(source)
+        return self._priced(question, claimed or _busy(source))
 
     async def ask_many(
         self, provider_id: str, operation: Operation, queries: Sequence[Lead]
@@ -144,8 +147,8 @@ class Calls:
                         [lease for _, lease in chunk],
                         [queries[place] for place, _ in chunk],
                     )
-                    for (place, _), answer in zip(chunk, answers, strict=True):
-                        asked[place] = answer
+                    for (place, lease), answer in zip(chunk, answers, strict=True):
+                        asked[place] = self._priced(lease.question, answer)
         finally:
             for _, lease in leased:
                 shared.answers.end_soon(lease, NO_CALL)
@@ -180,6 +183,7 @@ class Calls:
         return Question(
             workspace_id=self.workspace_id,
             job_id=self._job_id,
+            buyer=buyer_of(self._job_id, query),
             provider_id=source.provider_id,
             operation=operation,
             key=cache_key(source.adapter, source.provider_id, operation, query),
@@ -187,6 +191,16 @@ class Calls:
             job_cap=self._max_credits,
             addresses=(str(query.address),) if query.address else (),
         )
+
+    def _priced(self, question: Question, asked: Asked) -> Asked:
+        """Have what an answer did cost said once, whichever run of the job has paid it."""
+        if not isinstance(asked, Found) or not asked.cost_credits:
+            return asked
+        mark = question.buyer, question.key
+        if asked.cached and mark in self._counted:
+            return replace(asked, cost_credits=Decimal(0))
+        self._counted.add(mark)
+        return asked
 
     # The call.
 
@@ -275,8 +289,8 @@ class Calls:
                 leased.append((place, claimed))
             elif isinstance(claimed, Lease):
                 shared.answers.leave(claimed)
-            else:
-                asked[place] = claimed
+            elif claimed is not None:
+                asked[place] = self._priced(question, claimed)
 
         await _together([partial(claim, *one) for one in queries], len(queries))
         leased.sort(key=lambda one: one[0])

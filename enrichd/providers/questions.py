@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol, runtime_checkable
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import orjson
 
@@ -67,6 +67,8 @@ class Question:
 
     workspace_id: str
     job_id: UUID
+    buyer: UUID
+    """The job's lead that it is for: it alone says what the answer did cost."""
     provider_id: str
     operation: Operation
     key: bytes
@@ -75,6 +77,11 @@ class Question:
     job_cap: Decimal | None
     addresses: Sequence[str] = ()
     """Whom it is about, as far as that is known."""
+
+
+def buyer_of(job_id: UUID, lead: Lead) -> UUID:
+    """Return what stands for one lead of one job; nobody reads a name out of it."""
+    return uuid5(job_id, lead.lead_id)
 
 
 def cache_key(adapter: object, provider_id: str, operation: Operation, lead: Lead) -> bytes:

@@ -23,6 +23,8 @@ class Beginning:
 
     call_id: UUID
     job_id: UUID
+    buyer: UUID
+    """The job's lead that it is for."""
     workspace_id: str
     key: bytes
     provider_id: str
@@ -45,6 +47,8 @@ class Verdict:
     fetched_at: str | None = None
     left_s: float | None = None
     """How long it still holds; None: for ever."""
+    cost: Decimal | None = None
+    """What the answer did cost, if it was bought for the same lead of the same job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class End:
     """How a call ended."""
 
     call_id: UUID
+    buyer: UUID
+    """The job's lead that it was for."""
     workspace_id: str
     key: bytes
     provider_id: str
@@ -69,12 +75,12 @@ class End:
 
 BEGIN: LiteralString = """
     select place, verdict, call_id, answer,
-           to_char(fetched_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), left_s
+           to_char(fetched_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), left_s, cost
       from enrichment_begin_calls(
-               %(calls)s::uuid[], %(jobs)s::uuid[], %(workspaces)s::text[], %(keys)s::bytea[],
-               %(providers)s::text[], %(operations)s::text[], %(credits)s::numeric[],
-               %(job_caps)s::numeric[], %(day_cap)s::numeric, %(workspace_day_cap)s::numeric,
-               %(workspace_month_cap)s::numeric, %(lease_s)s::float8)
+               %(calls)s::uuid[], %(jobs)s::uuid[], %(buyers)s::uuid[], %(workspaces)s::text[],
+               %(keys)s::bytea[], %(providers)s::text[], %(operations)s::text[],
+               %(credits)s::numeric[], %(job_caps)s::numeric[], %(day_cap)s::numeric,
+               %(workspace_day_cap)s::numeric, %(workspace_month_cap)s::numeric, %(lease_s)s::float8)
 """
 
 
@@ -96,6 +102,7 @@ async def begin(
         {
             "calls": plain_array([one.call_id for one in beginnings]),
             "jobs": plain_array([one.job_id for one in beginnings]),
+            "buyers": plain_array([one.buyer for one in beginnings]),
             "workspaces": text_array([one.workspace_id for one in beginnings]),
             "keys": bytes_array([one.key for one in beginnings]),
             "providers": text_array([one.provider_id for one in beginnings]),
@@ -115,9 +122,9 @@ async def begin(
 END: LiteralString = """
     select to_char(now() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
       from enrichment_end_calls(
-               %(calls)s::uuid[], %(workspaces)s::text[], %(keys)s::bytea[], %(providers)s::text[],
-               %(operations)s::text[], %(outcomes)s::text[], %(answers)s::text[],
-               %(subjects)s::text[], %(keeps_s)s::float8[], %(costs)s::numeric[])
+               %(calls)s::uuid[], %(buyers)s::uuid[], %(workspaces)s::text[], %(keys)s::bytea[],
+               %(providers)s::text[], %(operations)s::text[], %(outcomes)s::text[],
+               %(answers)s::text[], %(subjects)s::text[], %(keeps_s)s::float8[], %(costs)s::numeric[])
 """
 
 
@@ -130,6 +137,7 @@ async def end(conn: Connection, ends: Sequence[End]) -> str:
         END,
         {
             "calls": plain_array([one.call_id for one in ends]),
+            "buyers": plain_array([one.buyer for one in ends]),
             "workspaces": text_array([one.workspace_id for one in ends]),
             "keys": bytes_array([one.key for one in ends]),
             "providers": text_array([one.provider_id for one in ends]),

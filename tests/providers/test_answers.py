@@ -280,6 +280,7 @@ def a_question(number: int = 1, **fields: Any) -> Question:
         **{
             "workspace_id": "acme",
             "job_id": uuid4(),
+            "buyer": uuid4(),
             "provider_id": "hunter",
             "operation": Operation.ENRICH_PERSON,
             "key": number.to_bytes(32, "big"),

@@ -23,6 +23,7 @@ def a_question(key: str = "k", *, job_id: UUID | None = None, **fields: Any) -> 
         **{
             "call_id": uuid4(),
             "job_id": job_id or uuid4(),
+            "buyer": uuid4(),
             "workspace_id": "acme",
             "key": key.encode(),
             "provider_id": "hunter",
@@ -37,6 +38,7 @@ def a_question(key: str = "k", *, job_id: UUID | None = None, **fields: Any) -> 
 def an_end(question: Beginning, outcome: str = "found", **fields: Any) -> End:
     return End(
         call_id=question.call_id,
+        buyer=question.buyer,
         workspace_id=question.workspace_id,
         key=question.key,
         provider_id=question.provider_id,

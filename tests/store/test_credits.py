@@ -29,6 +29,7 @@ def a_question(
     return Beginning(
         call_id=uuid4(),
         job_id=job or uuid4(),
+        buyer=uuid4(),
         workspace_id=workspace,
         key=key.encode(),
         provider_id="hunter",
@@ -41,6 +42,7 @@ def a_question(
 def an_end(question: Beginning, cost: Decimal | None, outcome: str = "error") -> End:
     return End(
         call_id=question.call_id,
+        buyer=question.buyer,
         workspace_id=question.workspace_id,
         key=question.key,
         provider_id=question.provider_id,

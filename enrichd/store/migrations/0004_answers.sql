@@ -13,6 +13,7 @@ create table enrichment_provider_cache (
     answer       text,
     subjects     bytea[]     not null default '{}',
     cost_credits numeric     not null default 0,
+    bought_for   uuid,
     fetched_at   timestamptz,
     expires_at   timestamptz,
     asked_by     uuid,
@@ -22,6 +23,8 @@ create table enrichment_provider_cache (
 ) with (fillfactor = 70, toast_tuple_target = 256);
 comment on column enrichment_provider_cache.subjects is
     'Keyed hashes of the email addresses in the question and the answer: what erasure looks for.';
+comment on column enrichment_provider_cache.bought_for is
+    'The job and lead that the answer was bought for: in a later run of theirs it still has its cost.';
 comment on column enrichment_provider_cache.asked_by is
     'The call under way: its reservation has the same id.';
 comment on column enrichment_provider_cache.asked_for is
@@ -161,6 +164,7 @@ $$;
 create function enrichment_begin_calls(
     in_calls               uuid[],
     in_jobs                uuid[],
+    in_buyers              uuid[],
     in_workspaces          text[],
     in_keys                bytea[],
     in_providers           text[],
@@ -177,7 +181,8 @@ create function enrichment_begin_calls(
     call_id    uuid,
     answer     text,
     fetched_at timestamptz,
-    left_s     double precision
+    left_s     double precision,
+    cost       numeric
 )
 language plpgsql volatile
 as $$
@@ -197,12 +202,13 @@ begin
     for question in
         select asked.place, kept.outcome, kept.asked_by, kept.answer, kept.fetched_at,
                extract(epoch from coalesce(kept.expires_at, kept.asked_until) - now()) as left_s,
+               case when kept.bought_for = asked.buyer then kept.cost_credits end as cost,
                case when kept.workspace_id is null or kept.asked_by = asked.call then 'free'
                     else enrichment_question_state(kept.outcome, kept.expires_at, kept.asked_for,
                                                    kept.asked_until, asked.job)
                end as state
-          from unnest(in_calls, in_jobs, in_workspaces, in_keys)
-               with ordinality as asked(call, job, workspace, key, place)
+          from unnest(in_calls, in_jobs, in_buyers, in_workspaces, in_keys)
+               with ordinality as asked(call, job, buyer, workspace, key, place)
           left join enrichment_provider_cache as kept
             on kept.workspace_id = asked.workspace and kept.cache_key = asked.key
     loop
@@ -219,6 +225,7 @@ begin
         answer := question.answer;
         fetched_at := question.fetched_at;
         left_s := question.left_s;
+        cost := question.cost;
         return next;
     end loop;
     if open = '{}' then
@@ -260,6 +267,7 @@ begin
     answer := null;
     fetched_at := null;
     left_s := null;
+    cost := null;
     foreach spot in array open loop
         if spot <> all (asking) then
             place := spot;
@@ -371,6 +379,7 @@ $$;
 -- Calling it again with the same calls changes no counter a second time.
 create function enrichment_end_calls(
     in_calls      uuid[],
+    in_buyers     uuid[],
     in_workspaces text[],
     in_keys       bytea[],
     in_providers  text[],
@@ -403,9 +412,9 @@ begin
     with new as (
         select distinct on (ended.workspace, ended.key)
                ended.*, ended.subjects::bytea[] as people
-          from unnest(in_calls, in_workspaces, in_keys, in_providers, in_operations, in_outcomes,
-                      in_answers, in_subjects, in_keeps_s, in_costs)
-               as ended(call, workspace, key, provider, operation, outcome, answer, subjects,
+          from unnest(in_calls, in_buyers, in_workspaces, in_keys, in_providers, in_operations,
+                      in_outcomes, in_answers, in_subjects, in_keeps_s, in_costs)
+               as ended(call, buyer, workspace, key, provider, operation, outcome, answer, subjects,
                         keep_s, cost)
          where ended.outcome = 'suppressed'
             or (ended.answer is not null
@@ -417,9 +426,9 @@ begin
     kept as (
         insert into enrichment_provider_cache as kept
                (workspace_id, cache_key, provider_id, operation, outcome, answer, subjects,
-                cost_credits, fetched_at, expires_at, asked_by, asked_until)
+                cost_credits, bought_for, fetched_at, expires_at, asked_by, asked_until)
         select new.workspace, new.key, new.provider, new.operation, new.outcome, new.answer,
-               new.people, coalesce(new.cost, 0), now(),
+               new.people, coalesce(new.cost, 0), new.buyer, now(),
                case when new.outcome <> 'pending' then now() + make_interval(secs => new.keep_s) end,
                case when new.outcome = 'pending' then new.call end,
                case when new.outcome = 'pending' then now() + make_interval(secs => new.keep_s) end
@@ -427,8 +436,8 @@ begin
          where new.outcome <> 'pending' or new.call = any (leased)
             on conflict (workspace_id, cache_key) do update
            set outcome = excluded.outcome, answer = excluded.answer, subjects = excluded.subjects,
-               cost_credits = excluded.cost_credits, fetched_at = excluded.fetched_at,
-               expires_at = excluded.expires_at, asked_by = excluded.asked_by,
+               cost_credits = excluded.cost_credits, bought_for = excluded.bought_for,
+               fetched_at = excluded.fetched_at, expires_at = excluded.expires_at, asked_by = excluded.asked_by,
                asked_until = excluded.asked_until,
                asked_for = case when excluded.outcome = 'pending' then kept.asked_for end
     )
