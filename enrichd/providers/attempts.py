@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 
+import httpx
+
 from enrichd import metrics
 from enrichd.errors import (
     PersonSuppressed,
@@ -19,6 +21,7 @@ from enrichd.errors import (
     ProviderRejected,
     ProviderThrottled,
 )
+from enrichd.logs import get_logger
 from enrichd.providers.answers import Answers, Lease
 from enrichd.providers.base import Asked, Found, Pending, Skipped
 from enrichd.providers.call_ends import MAYBE_PAID, NO_CALL, CallEnd, end_of
@@ -28,6 +31,8 @@ from enrichd.providers.roster import Shared
 Told: TypeAlias = Asked | Sequence[Found | ProviderError]
 """What became of a call: one answer, or one for each of its questions."""
 Answer = TypeVar("Answer", bound=Found | Pending | Sequence[Found | ProviderError])
+
+log = get_logger("providers")
 
 QUESTION_S: Final = 60.0
 """The most that one question to one provider may take, whatever bounds its adapter has."""
@@ -114,9 +119,28 @@ async def timed(
             f"{provider_id} did not answer in {QUESTION_S:g} s", provider=provider_id
         )
         answer.__cause__ = error
+    except Exception as error:  # noqa: BLE001 - a plug-in's defect must not cost the other sources
+        answer = defect_of(provider_id, error)
     seconds = time.monotonic() - started
     metrics.provider_called(provider_id, _outcome(answer), seconds)
     return answer, seconds
+
+
+def defect_of(provider_id: str, error: Exception) -> ProviderError:
+    """Return what an adapter should not have raised as what it means: nothing can be read.
+
+    The text stays in the log: an HTTP library's may hold the address that was asked, key and all.
+    """
+    kind = type(error).__name__
+    said: ProviderError
+    if isinstance(error, httpx.TransportError):
+        said = ProviderDown(f"{provider_id} cannot be reached: {kind}", provider=provider_id)
+    else:
+        log.error("provider_raised", provider=provider_id, exc_info=error)
+        problem = f"{provider_id} gave an answer that its adapter does not understand: {kind}"
+        said = ProviderGarbled(problem, provider=provider_id)
+    said.__cause__ = error
+    return said
 
 
 def _outcome(answer: Found | Pending | ProviderError | Sequence[Found | ProviderError]) -> str:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from enrichd.domain.leads import lead_from
@@ -510,14 +511,24 @@ async def test_a_paid_answer_is_kept_however_long_the_database_is_away(database_
     assert (await books(database))["day"] == (1, 0)
 
 
-async def test_a_defect_of_an_adapter_holds_nobody_up(database_url, database):
-    source = CountingProvider(answer=raising(KeyError("defect")))
+async def test_a_defect_of_an_adapter_is_an_answer_that_nobody_can_read(database_url, database):
+    source = CountingProvider(answer=raising(KeyError("https://acme.test/?api_key=secret")))
     async with sharing_providers(database_url, source) as providers:
-        with pytest.raises(KeyError):
-            await calls_of(providers).ask("counting", PERSON, lead())
+        answer = await calls_of(providers).ask("counting", PERSON, lead())
 
+    assert isinstance(answer, ProviderGarbled)
+    assert "KeyError" in answer.message
+    assert "secret" not in answer.message
     assert await rows(database, "select * from enrichment_provider_cache") == []
     assert (await books(database))["day"] == (1, 0)
+
+
+async def test_an_adapter_that_lets_its_http_library_raise_is_taken_for_down(database_url):
+    source = CountingProvider(answer=raising(httpx.ConnectError("refused")))
+    async with sharing_providers(database_url, source) as providers:
+        answer = await calls_of(providers).ask("counting", PERSON, lead())
+
+    assert isinstance(answer, ProviderDown)
 
 
 # Many at once
