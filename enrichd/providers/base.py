@@ -65,6 +65,8 @@ class Skipped:
 
     reason: str
     """Snake_case: `no_api_key`, `breaker_open`, `would_exceed_max_credits` …"""
+    trouble: ProviderError | None = None
+    """What will soon be over, for a job that can wait for it; None for a reason that stays."""
 
 
 Asked: TypeAlias = Found | Pending | Skipped | ProviderError

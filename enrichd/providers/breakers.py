@@ -74,6 +74,15 @@ class Breakers:
             return None
         return PAUSED if state.is_set_by_hand else BREAKER_OPEN
 
+    def again_s(self, credential: str) -> float | None:
+        """Return when a breaker that did not let a call in may be probed; None if nobody knows."""
+        state = self._states.get(credential)
+        if state is None or state.breaker != "open":
+            return 0.0
+        if state.open_for_s is None:
+            return None
+        return max(state.open_for_s - (self._now() - self._viewed_at), 0.0)
+
     async def report(self, credential: str, answer: Found | Pending | ProviderError) -> None:
         """Say how a call ended. Never raises.
 

@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from enrichd.domain.emails import is_free_mail
 from enrichd.domain.leads import Lead
 from enrichd.errors import (
+    ProviderDown,
     ProviderError,
     ProviderThrottled,
 )
@@ -35,6 +36,7 @@ from enrichd.providers.base import (
     Provider,
     Skipped,
 )
+from enrichd.providers.breakers import PAUSED
 from enrichd.providers.call_ends import NO_CALL
 from enrichd.providers.contracts import Contract
 from enrichd.providers.later_answers import LaterAnswer, come_again
@@ -42,12 +44,15 @@ from enrichd.providers.limits import limits_in_force
 from enrichd.providers.questions import Question, buyer_of, cache_key
 from enrichd.providers.roster import BUILTIN, Providers, Shared
 from enrichd.settings.providers import ProviderSettings
+from enrichd.store.provider_state import OPEN_S_MAX
 from enrichd.store.sealing import Unreadable
 
 Result = TypeVar("Result")
 
 AT_ONCE_MAX: Final = 10
 """Questions of one `ask_many` under way together, where a call carries only one."""
+PAUSED_S: Final = 5.0
+"""When to come again for a provider that is paused; until it is not, its lane is closed."""
 BUSY_RETRY_S: Final = 5.0
 """When to come again for an answer that somebody else has been asking for very long."""
 
@@ -246,7 +251,8 @@ class Calls:
     ) -> Answer | Skipped | ProviderError:
         """Make one call when it is allowed; a provider's trouble comes back as a value."""
         if reason := await shared.breakers.allows(source.credential):
-            return Skipped(reason)
+            again_s = shared.breakers.again_s(source.credential)
+            return Skipped(reason, _passing(source.provider_id, reason, again_s))
         try:
             await shared.limiter.take(
                 source.credential,
@@ -323,6 +329,19 @@ def _reason_against(adapter: Provider, operation: Operation, query: Lead) -> str
     if operation is Operation.ENRICH_COMPANY and query.domain and is_free_mail(query.domain):
         return "free_mail_domain"
     return adapter.can_answer(operation, query)
+
+
+def _passing(name: str, reason: str, again_s: float | None) -> ProviderError | None:
+    """Return the trouble behind a breaker, unless that is to last."""
+    if reason == PAUSED:
+        problem = f"{name} is paused by hand"
+        return ProviderThrottled(
+            problem, provider=name, retry_after_s=max(again_s or 0.0, PAUSED_S)
+        )
+    if again_s is None or again_s > OPEN_S_MAX:
+        return None
+    problem = f"{name} is not asked for now: its last calls failed"
+    return ProviderDown(problem, provider=name)
 
 
 def _busy(source: Source) -> ProviderThrottled:
