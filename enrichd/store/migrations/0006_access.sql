@@ -174,17 +174,34 @@ begin
 end
 $$;
 
--- What concerns no single table: the schema, the view.
+-- What everybody who may insert a job may call; it has no rights but its caller's.
+create function enrichment_is_for_callers(in_function name) returns boolean
+language sql immutable parallel safe
+as $$
+    select in_function in ('enrichment_enqueue', 'enrichment_enqueue_job', 'enrichment_lane_of',
+                           'enrichment_rank_base', 'enrichment_tell_created', 'enrichment_uuid7',
+                           'enrichment_webhook_targets')
+$$;
+
+-- What concerns no single table: the schema, the view, the functions. Both roles get by name what
+-- everybody has, so that a database served to browsers can take it from everybody.
 create function enrichment_apply_common_access() returns void
 language plpgsql volatile
 as $$
 declare
-    wanted text;
+    wanted  text;
+    callers text;
 begin
+    select string_agg(oid::regprocedure::text, ', ')
+      into callers
+      from pg_proc
+     where pronamespace = current_schema()::regnamespace
+       and enrichment_is_for_callers(proname);
     foreach wanted in array array['enrichd_api', 'enrichd_worker'] loop
         if to_regrole(wanted) is not null then
             execute format('grant usage on schema %I to %I', current_schema(), wanted);
             execute format('grant select on enrichment_job_attempts to %I', wanted);
+            execute format('grant execute on function %s to %I', callers, wanted);
         end if;
     end loop;
 end
@@ -212,6 +229,7 @@ begin
       from pg_proc
      where pronamespace = current_schema()::regnamespace
        and proname like 'enrichment\_%'
+       and not enrichment_is_for_callers(proname)
        and not has_function_privilege('public', oid, 'execute');
     foreach one in array known loop
         perform enrichment_protect_function(one::regprocedure);
@@ -268,11 +286,8 @@ select enrichment_protect(relation, 'daemon')
                     'enrichment_migrations', 'enrichment_provider_state', 'enrichment_rate_limits',
                     'enrichment_workers']) as relation;
 
--- Enqueue stays open to whoever may insert: it has no rights but its caller's.
 select enrichment_protect_function(oid)
   from pg_proc
  where pronamespace = current_schema()::regnamespace
    and proname like 'enrichment\_%'
-   and proname not in ('enrichment_enqueue', 'enrichment_enqueue_job', 'enrichment_lane_of',
-                       'enrichment_rank_base', 'enrichment_tell_created', 'enrichment_uuid7',
-                       'enrichment_webhook_targets');
+   and not enrichment_is_for_callers(proname);
