@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
@@ -18,6 +18,14 @@ class Item:
     status: Literal["completed", "failed"]
     result: Mapping[str, Any] | None
     error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideEvent:
+    """What somebody sent for a job, by `POST /api/enrichment/webhook` with a key."""
+
+    event: str
+    data: Any
 
 
 class JobContext(Protocol):
@@ -59,6 +67,9 @@ class JobContext(Protocol):
 
     async def finished_items(self) -> Mapping[str, Item]:
         """Return a batch's leads that earlier attempts finished, by item key."""
+
+    async def outside_events(self) -> Sequence[OutsideEvent]:
+        """Return what was sent for the job while it was parked, oldest first, at most 100."""
 
     async def record_item(
         self,

@@ -7,7 +7,17 @@ import asyncio
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
 from enrichd.settings import Settings
-from enrichd.store import answers, callbacks, credits, deliveries, orphans, prune, vacuum, workers
+from enrichd.store import (
+    answers,
+    callbacks,
+    credits,
+    deliveries,
+    incoming,
+    orphans,
+    prune,
+    vacuum,
+    workers,
+)
 from enrichd.store.database import Database
 
 SWEEP_S = 60.0
@@ -40,6 +50,7 @@ async def sweep(database: Database, settings: Settings) -> None:
     await prune_old(database, ["failed", "dead_letter", "cancelled"], settings.prune_failed_after_s)
     await prune_deliveries(database, settings.prune_webhooks_after_s)
     await prune_providers(database)
+    await prune_incoming(database)
     async with database.connection() as conn:
         for table in await vacuum.behind(conn):
             log.warning(
@@ -74,6 +85,14 @@ async def prune_deliveries(database: Database, age_s: float) -> None:
     for _ in range(PRUNE_BATCHES_MAX):
         async with database.connection() as conn:
             if await deliveries.prune(conn, age_s=age_s) < deliveries.PRUNE_BATCH:
+                return
+
+
+async def prune_incoming(database: Database) -> None:
+    """Forget which webhooks came in more than a week ago."""
+    for _ in range(PRUNE_BATCHES_MAX):
+        async with database.connection() as conn:
+            if await incoming.forget(conn) < incoming.FORGET_BATCH:
                 return
 
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from enrichd.errors import ClaimLost, Invalid, Unavailable
-from enrichd.handlers.context import Item
+from enrichd.handlers.context import Item, OutsideEvent
 from enrichd.processing.pauses import backoff
-from enrichd.store import items
+from enrichd.store import incoming, items
 from enrichd.store.database import RACES, Database, storing
 from enrichd.store.items import NewItem
 from enrichd.store.json_text import dumps, storable
@@ -103,6 +103,12 @@ class ItemWriter:
             )
             for item in done
         }
+
+    async def outside_events(self, job_id: str) -> list[OutsideEvent]:
+        """Return what was sent for a job from outside, oldest first."""
+        async with self._database.connection() as conn:
+            found = await incoming.events(conn, job_id=UUID(job_id))
+        return [OutsideEvent(one.event, one.data) for one in found]
 
     def report(self, job_id: str, attempt: int, done: int, total: int) -> None:
         """Note how far a run is; the next `write_progress` writes the last one noted.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from enrichd.domain.jobs import Claimed
 from enrichd.domain.outcomes import Cancelled, Failed, JobError, Outcome
 from enrichd.domain.retries import RetryRule
 from enrichd.errors import ClaimLost
-from enrichd.handlers.context import Item
+from enrichd.handlers.context import Item, OutsideEvent
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.run import message_of, run_job, timed_out
 from enrichd.queue.endings import ended_of
@@ -93,6 +93,10 @@ class Run:
     async def finished_items(self) -> Mapping[str, Item]:
         """Return a batch's leads that earlier attempts finished."""
         return await self.writer.finished(self.job.id)
+
+    async def outside_events(self) -> Sequence[OutsideEvent]:
+        """Return what was sent for the job while it was parked."""
+        return await self.writer.outside_events(self.job.id)
 
     async def record_item(
         self,

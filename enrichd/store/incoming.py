@@ -14,6 +14,7 @@ FROM_KEY: Final = "job"
 """The source of what came with an API key."""
 KEEP_S: Final = 7 * 86_400.0
 EVENTS_MAX: Final = 100
+FORGET_BATCH: Final = 1_000
 
 IS_FIRST: LiteralString = """
     insert into enrichment_incoming_events (source, event_id, workspace_id, job_id, event, data)
@@ -117,6 +118,6 @@ FORGET: LiteralString = """
 """
 
 
-async def forget(conn: Connection, *, keep_s: float = KEEP_S, limit: int = 1_000) -> int:
+async def forget(conn: Connection, *, keep_s: float = KEEP_S, limit: int = FORGET_BATCH) -> int:
     """Delete what came long ago; return how many rows, at most `limit`."""
     return (await conn.execute(FORGET, {"keep_s": keep_s, "limit": limit})).rowcount

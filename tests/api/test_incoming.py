@@ -17,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from enrichd.handlers.context import OutsideEvent
+from enrichd.processing.items import ItemWriter
 from enrichd.providers import proofs
 from enrichd.providers.callbacks import Callbacks, Received
 from enrichd.providers.operations import Operation
@@ -366,6 +368,20 @@ async def test_an_event_answers_what_the_job_asked_a_provider(api, conn, databas
     )
 
     assert await answer_of(database_url, job_id) == '{"id":"x"}'
+
+
+async def test_the_next_run_reads_what_was_sent_for_its_job(api, conn, database_url):
+    job = await a_job(conn, workspace_id="team-a", status="waiting", attempts=1)
+    other = await a_job(conn, workspace_id="team-a", status="waiting", attempts=1)
+    for one, said in ((job, "ours"), (other, "theirs")):
+        body = {"jobId": str(one.id), "event": "approved", "data": said}
+        await api.client("key-a").post("/webhook", json=body)
+    database = Database(database_url, name="test items")
+
+    found = await ItemWriter(database, uuid4()).outside_events(str(job.id))
+    await database.close()
+
+    assert found == [OutsideEvent("approved", "ours")]
 
 
 async def test_the_key_must_be_of_the_jobs_workspace_and_may_write(api, conn):
