@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from disposable_email_domains import allowlist as never_disposable
@@ -85,10 +86,17 @@ def parse_address(text: str) -> Address | InvalidAddress:
     bare = _bare(text)
     if reason := _refusal(bare):
         return InvalidAddress(printable(text), reason)
+    return _validated(bare) or InvalidAddress(printable(text), _diagnosis(bare))
+
+
+# A search reads the same few addresses over and over: a fifth of what a lead costs. Few are kept,
+# so that an address that is erased is soon gone from here too.
+@lru_cache(maxsize=256)
+def _validated(bare: str) -> Address | None:
     try:
         parsed = validate_email(bare, check_deliverability=False)
     except EmailNotValidError:
-        return InvalidAddress(printable(text), _diagnosis(bare))
+        return None
     return Address(parsed.local_part, parsed.domain, parsed.ascii_domain)
 
 
