@@ -33,7 +33,7 @@ __all__ = ["http", "served"]
 WORKER_TIMEOUT_S = 20.0
 TURN_TIMEOUT_S = 22.0
 START_S = 20.0
-ANSWER_S = 10.0
+ANSWER_S = 20.0
 
 
 @dataclass(slots=True)
