@@ -150,8 +150,22 @@ def is_enough(
     for group in required(types, rule):
         if not any(has(records[entity], path, least) for entity, path in group):
             return False
-    if EnrichmentType.EMAIL not in types and not (rule and rule.email_verdicts):
+    if not cares_for_verdict(types, rule):
         return True
+    return is_email_accepted(rule, verification, expect_valid=expect_valid)
+
+
+def cares_for_verdict(types: Collection[EnrichmentType], rule: StopRule | None) -> bool:
+    """Return whether the caller cares how sure the email is."""
+    if EnrichmentType.EMAIL in types:
+        return True
+    return rule is not None and (bool(rule.email_verdicts) or not rule.accept_catch_all)
+
+
+def is_email_accepted(
+    rule: StopRule | None, verification: EmailVerification | None, *, expect_valid: bool
+) -> bool:
+    """Return whether an email with that verdict may end the search; see `is_enough`."""
     if rule is not None:
         return _accepts(rule, verification)
     if verification is None:

@@ -80,7 +80,8 @@ class StopRule(CamelModel):
 
     required_fields: tuple[ShortText, ...] = ()
     """Field paths such as `email`, `company.name`, `person.title`."""
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A guessed address has 0.3: it ends no search unless it is wished to."""
     email_verdicts: tuple[Verdict, ...] = ()
     """Accepted verdicts of the email; empty accepts any."""
     accept_catch_all: bool = True

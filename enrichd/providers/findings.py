@@ -17,7 +17,9 @@ from enrichd.domain.lead_results import (
     LeadOutcome,
     LeadResult,
     Wanted,
+    cares_for_verdict,
     has,
+    is_email_accepted,
     is_enough,
     known_types,
     missing_fields,
@@ -26,7 +28,9 @@ from enrichd.domain.lead_results import (
 from enrichd.domain.leads import Lead, given_facts
 from enrichd.domain.merging import INPUT, Candidate, Record, merge
 from enrichd.domain.payloads import EnrichmentType, StopRule
+from enrichd.providers.answer_json import addresses_in
 from enrichd.providers.base import REGISTERED, Found, Operation
+from enrichd.providers.patterns import CONFIRMED_CONFIDENCE, GUESS_CONFIDENCE
 
 ABOUT: Final[Mapping[Operation, tuple[Wanted, ...]]] = {
     Operation.FIND_EMAIL: (("person", "email"),),
@@ -52,7 +56,6 @@ class Findings:
     ) -> None:
         self.lead = lead
         self.types = frozenset(types)
-        self.verification: EmailVerification | None = None
         self._rule = rule
         self._expect_valid = expect_valid
         self._overwrite = overwrite
@@ -61,6 +64,10 @@ class Findings:
         self._candidates = [
             Candidate(fact, INPUT, INPUT, self._seen_at, rank=-1) for fact in given_facts(lead)
         ]
+        self._verdicts: dict[Address | None, EmailVerification] = {}
+        """By the address that they are about, the latest last."""
+        self._people: set[str] = set()
+        """Addresses that a source has of the person."""
         self._reasons: dict[Wanted, str] = {}
         self._merged: dict[Entity, Record | None] | None = None
 
@@ -88,6 +95,7 @@ class Findings:
             )
         for gap in answer.missing:
             self._reasons.setdefault((gap.entity, gap.field), gap.reason)
+        self._people.update(_persons_addresses(answer))
         if answer.verification is not None:
             self._judge(answer.verification)
         self._merged = None
@@ -98,28 +106,64 @@ class Findings:
             self._reasons.setdefault(field, reason)
 
     def _judge(self, verification: EmailVerification) -> None:
-        """Take in an email's verdict; an address that is known as bad gives way to any other."""
-        self.verification = verification = _combined(self.verification, verification)
-        if verification.verdict != "invalid":
-            return
-        self._reasons["person", "email"] = "email_invalid"
-        bad = str(verification.address or "").casefold()
-        self._candidates = [
-            replace(candidate, fact=replace(candidate.fact, confidence=0.0, source="refuted"))
-            if candidate.fact.field == "email" and str(candidate.fact.value).casefold() == bad
-            else candidate
-            for candidate in self._candidates
-        ]
+        """Take in an email's verdict."""
+        address = verification.address
+        known = self._verdicts.pop(address, None)
+        self._verdicts[address] = verification = _combined(known, verification)
+        if verification.verdict == "invalid":
+            self._reasons["person", "email"] = "email_invalid"
+
+    @property
+    def verification(self) -> EmailVerification | None:
+        """The verdict on the email that stands, or else the latest of all."""
+        address = self.best_address()
+        if address is not None:
+            return self._verdicts.get(address)
+        return next(reversed(self._verdicts.values()), None)
+
+    def addresses(self) -> set[str]:
+        """Return the addresses that the person is known by; the best guess is one of them."""
+        person = self.records()["person"]
+        standing = person.value_at("email") if person else None
+        given = str(self.lead.address) if self.lead.address else None
+        return self._people | {str(one) for one in (standing, given) if one}
 
     def records(self) -> dict[Entity, Record | None]:
         """Return the person and the company as far as they are known."""
         if self._merged is None:
             entities: tuple[Entity, ...] = ("person", "company")
+            weighed = self._weighed()
             self._merged = {
-                entity: merge(entity, self._candidates, as_of=self._now, overwrite=self._overwrite)
+                entity: merge(entity, weighed, as_of=self._now, overwrite=self._overwrite)
                 for entity in entities
             }
         return self._merged
+
+    def _weighed(self) -> list[Candidate]:
+        """Return all candidates, an email with the weight that its verdict gives it.
+
+        A bad one gives way to any other, a good one is worth as much as one that was confirmed, and
+        beside it the rest are guesses; what the caller supplied is only ever refuted.
+        """
+        verdicts = {str(one).casefold(): said for one, said in self._verdicts.items()}
+        if not verdicts:
+            return self._candidates
+        good = {one for one, said in verdicts.items() if said.verdict == "valid"}
+
+        def weighed(candidate: Candidate) -> Candidate:
+            fact = candidate.fact
+            if (fact.entity, fact.field) != ("person", "email"):
+                return candidate
+            address = str(fact.value).casefold()
+            if address in verdicts and verdicts[address].verdict == "invalid":
+                fact = replace(fact, confidence=0.0, source="refuted")
+            elif address in good:
+                fact = replace(fact, confidence=max(fact.confidence, CONFIRMED_CONFIDENCE))
+            elif good and not candidate.is_given:
+                fact = replace(fact, confidence=min(fact.confidence, GUESS_CONFIDENCE))
+            return replace(candidate, fact=fact)
+
+        return [weighed(one) for one in self._candidates]
 
     def is_enough(self) -> bool:
         """Return whether the stop rule holds."""
@@ -135,10 +179,13 @@ class Findings:
 
     def wants_verdict(self) -> bool:
         """Return whether the caller cares how sure the email is."""
-        return EnrichmentType.EMAIL in self.types or bool(self._rule and self._rule.email_verdicts)
+        return cares_for_verdict(self.types, self._rule)
 
-    def could_use(self, operation: Operation) -> bool:
-        """Return whether an operation can give something that is wanted and not there yet."""
+    def could_use(self, operation: Operation, *, may_be_verified: bool = False) -> bool:
+        """Return whether an operation can give something that is wanted and not there yet.
+
+        `may_be_verified`: whether somebody is still to be asked who checks addresses.
+        """
         if operation is Operation.VERIFY_EMAIL:
             is_open = self.verification is None or self.verification.verdict == "unknown"
             return self.wants_verdict() and self.best_address() is not None and is_open
@@ -149,13 +196,26 @@ class Findings:
         lacking = {(e, path) for e, path in wanted if not has(records[e], path, least)}
         match operation:
             case Operation.FIND_EMAIL:
-                return ("person", "email") in lacking
+                return ("person", "email") in lacking or self._wants_other_email(may_be_verified)
             case Operation.ENRICH_PERSON:
                 return any(entity == "person" for entity, _ in lacking)
             case Operation.ENRICH_COMPANY:
                 return any(entity == "company" for entity, _ in lacking)
             case Operation.FIND_SOCIAL_PROFILES:
                 return any(path == "socialProfiles" for _, path in lacking)
+
+    def _wants_other_email(self, may_be_verified: bool) -> bool:
+        """Return whether an email was found and another could be better; never for a given one."""
+        address, said = self.best_address(), self.verification
+        if address is None or address == self.lead.address or not self.wants_verdict():
+            return False
+        if said is None or said.verdict == "unknown":
+            if may_be_verified:
+                return False
+        elif self._rule is None and said.smtp is not None and said.smtp.is_catch_all:
+            # Nobody can do better at that domain.
+            return False
+        return not is_email_accepted(self._rule, said, expect_valid=self._expect_valid)
 
     def best_address(self) -> Address | None:
         """Return the email that stands, unless it is only a guess or known as bad."""
@@ -216,6 +276,16 @@ class Findings:
         if self.verification is not None and self.verification.verdict != "invalid":
             return True
         return any(record is not None and record.has_findings for record in self.records().values())
+
+
+def _persons_addresses(answer: Found) -> list[str]:
+    """Return the addresses that an answer says are the person's; a guess says nothing."""
+    facts = [
+        fact
+        for fact in answer.facts
+        if fact.entity == "person" and fact.confidence >= ENOUGH_CONFIDENCE
+    ]
+    return addresses_in(replace(answer, facts=facts))
 
 
 def _combined(known: EmailVerification | None, new: EmailVerification) -> EmailVerification:

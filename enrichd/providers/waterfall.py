@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from enrichd.domain.email_verdicts import EmailVerification
 from enrichd.domain.emails import Address, parse_address
 from enrichd.domain.facts import Fact, Json
 from enrichd.domain.lead_results import Awaited, Call, LeadOutcome, LeadResult
@@ -30,6 +31,7 @@ from enrichd.errors import (
     ProviderRejected,
     ProviderThrottled,
 )
+from enrichd.providers.attempts import defect_of
 from enrichd.providers.base import Asked, Found, Operation, Pending, Provider, Skipped
 from enrichd.providers.findings import Findings
 from enrichd.providers.patterns import CONFIRMED_CONFIDENCE, guesses
@@ -97,6 +99,8 @@ class Search:
     fill_mode: FillMode = FillMode.FILL_EMPTY
     infer_email: bool = False
     race: bool = False
+    lane: str = BUILTIN
+    """The provider whose lane the job is in: it comes again there as soon as that one is up."""
     is_last_run: bool = False
     """Whether what a provider cannot say now will never be asked again."""
 
@@ -136,8 +140,10 @@ class _Waterfall:
         self._calls: list[Call] = []
         self._errors: list[ProviderError] = []
         self._awaited: Awaited | None = None
-        self._unwanted: set[Address] = set()
+        self._cleared: set[str] = set()
         """Addresses that were seen not to be suppressed."""
+        self._is_over = False
+        """The person does not want to be found."""
 
     async def run(self) -> LeadResult | Awaited:
         """Ask, and say how it ended."""
@@ -149,38 +155,52 @@ class _Waterfall:
         if self._search.infer_email:
             await self._infer_email()
         for rank, provider_id in enumerate(self._paid, start=1):
+            if await self._is_suppressed() or (self._awaited and not self._search.race):
+                break
             await self._ask_provider(provider_id, rank)
-            if await self._is_suppressed():
-                return self._suppressed()
-            if self._awaited and not self._search.race:
-                return self._awaited
+        if await self._is_suppressed():
+            return self._suppressed()
+        if self._awaited and not self._search.race:
+            return self._awaited
         return self._ending()
 
     # Who may be asked about.
 
-    async def _is_suppressed(self) -> bool:
-        """Return whether the person wants to be left alone, by the address known by now."""
-        if any(isinstance(error, PersonSuppressed) for error in self._errors):
-            return True
+    async def _is_suppressed(self, *more: str) -> bool:
+        """Return whether the person wants to be left alone, by every address known by now."""
         shared = self._asker.providers.shared
-        addresses = {a for a in (self._findings.lead.address, self._findings.best_address()) if a}
-        unknown = addresses - self._unwanted
-        if shared is None or not unknown:
-            return False
-        self._unwanted |= unknown
-        texts = [str(address) for address in unknown]
-        return await shared.suppressions.is_suppressed(self._asker.workspace_id, *texts)
+        if self._is_over or shared is None:
+            return self._is_over
+        unknown = {*self._findings.addresses(), *more} - self._cleared
+        if unknown:
+            self._is_over = await shared.suppressions.is_suppressed(
+                self._asker.workspace_id, *sorted(unknown)
+            )
+            self._cleared |= unknown
+        return self._is_over
 
     def _suppressed(self) -> LeadResult:
         """Return a result that says nothing about the person."""
         lead_id = self._findings.lead.lead_id
         return LeadResult(lead_id, LeadOutcome.SUPPRESSED, calls=self._calls)
 
-    async def _remember_suppression(self, provider_id: str) -> None:
-        shared, address = self._asker.providers.shared, self._findings.query().address
-        if shared is not None and address is not None:
+    async def _ask(self, provider_id: str, operation: Operation, query: Lead) -> Asked:
+        """Put one question to a provider; who says that nobody may ask ends the search."""
+        asked = await self._asker.ask(provider_id, operation, query)
+        if isinstance(asked, PersonSuppressed):
+            self._is_over = True
+            await self._remember_suppression(provider_id, query)
+        return asked
+
+    async def _remember_suppression(self, provider_id: str, query: Lead) -> None:
+        """Leave a person alone by the addresses known; without one, the kept answer says it."""
+        shared = self._asker.providers.shared
+        if shared is None:
+            return
+        known = {str(one) for one in (query.address, self._findings.lead.address) if one}
+        for address in sorted(known):
             await shared.suppressions.add(
-                self._asker.workspace_id, str(address), "opted_out", provider_id
+                self._asker.workspace_id, address, "opted_out", provider_id
             )
 
     # The free sources.
@@ -234,31 +254,50 @@ class _Waterfall:
             return
         if not (lead.first_name and lead.last_name and lead.domain):
             return
-        verifier = self._first_verifier()
-        if verifier is None:
-            return
+        verifiers = self._verifiers()
         for guess in guesses(lead.first_name, lead.last_name, lead.domain)[:INFERRED_MAX]:
             address = parse_address(guess.address)
             if not isinstance(address, Address):
                 continue
+            if await self._is_suppressed(str(address)):
+                return
             query = replace(lead, email=guess.address, address=address, email_problem=None)
-            asked = await self._asker.ask(verifier, Operation.VERIFY_EMAIL, query)
-            verdict = asked.verification if isinstance(asked, Found) else None
-            is_valid = verdict is not None and verdict.verdict == "valid"
-            if isinstance(asked, Found):
-                # A wrong guess says nothing about the address that is wanted.
-                facts = _confirmed(guess.address, guess.pattern) if is_valid else ()
-                asked = replace(asked, facts=facts, verification=verdict if is_valid else None)
-            self._take(verifier, Operation.VERIFY_EMAIL, asked, rank=1)
-            if is_valid or not isinstance(asked, Found):
+            verdict = await self._check_guess(verifiers, query, guess.pattern)
+            if verdict is None or verdict.verdict == "valid":
+                return
+            if verdict.smtp is not None and verdict.smtp.is_catch_all:
+                # There every guess is as good as any other.
                 return
 
-    def _first_verifier(self) -> str | None:
-        for name in self._paid:
-            adapter = self._asker.providers.find(name)
-            if adapter is not None and Operation.VERIFY_EMAIL in adapter.operations:
-                return name
+    async def _check_guess(
+        self, verifiers: list[str], query: Lead, pattern: str
+    ) -> EmailVerification | None:
+        """Have a guess checked by the first of the verifiers that can be asked.
+
+        Those that cannot are taken off the list.
+        """
+        while verifiers:
+            asked = await self._ask(verifiers[0], Operation.VERIFY_EMAIL, query)
+            verdict = asked.verification if isinstance(asked, Found) else None
+            if isinstance(asked, Found):
+                # A wrong guess says nothing about the address that is wanted.
+                is_valid = verdict is not None and verdict.verdict == "valid"
+                facts = _confirmed(str(query.address), pattern) if is_valid else ()
+                asked = replace(asked, facts=facts, verification=verdict if is_valid else None)
+            self._take(verifiers[0], Operation.VERIFY_EMAIL, asked, rank=1)
+            if not isinstance(asked, Skipped):
+                return verdict
+            del verifiers[0]
         return None
+
+    def _verifiers(self, after: int = 0) -> list[str]:
+        """Return those of the order who check addresses, from one place on."""
+        adapters = [(name, self._asker.providers.find(name)) for name in self._paid[after:]]
+        return [
+            name
+            for name, adapter in adapters
+            if adapter is not None and Operation.VERIFY_EMAIL in adapter.operations
+        ]
 
     # The providers.
 
@@ -271,6 +310,7 @@ class _Waterfall:
             return self._skip(provider_id, None, "no_such_provider")
         answered: set[Operation] = set()
         one_record: frozenset[Operation] = getattr(adapter, "one_record", frozenset())
+        may_be_verified = bool(self._verifiers(rank - 1))
         for operation in PAID:
             if operation not in adapter.operations:
                 continue
@@ -278,17 +318,17 @@ class _Waterfall:
                 # It would be the whole record once more, and cost as much.
                 self._skip(provider_id, operation, "same_record")
                 continue
-            if not self._findings.could_use(operation):
+            if not self._findings.could_use(operation, may_be_verified=may_be_verified):
                 self._skip(provider_id, operation, "nothing_missing")
                 continue
             query = self._findings.query()
             if operation is Operation.ENRICH_COMPANY and query.domain_problem == "free_mail_domain":
                 self._skip(provider_id, operation, "free_mail_domain")
                 continue
-            asked = await self._asker.ask(provider_id, operation, query)
+            asked = await self._ask(provider_id, operation, query)
             self._take(provider_id, operation, asked, rank)
-            if isinstance(asked, PersonSuppressed):
-                return await self._remember_suppression(provider_id)
+            if await self._is_suppressed():
+                return None
             if isinstance(asked, (ProviderError, Pending)) and not _is_ours(asked):
                 # Its other questions would meet the same trouble.
                 return None
@@ -302,8 +342,10 @@ class _Waterfall:
     def _take(self, provider_id: str, operation: Operation, asked: Asked, rank: int) -> None:
         """Write down what became of one question."""
         match asked:
-            case Skipped(reason):
+            case Skipped(reason, trouble):
                 self._skip(provider_id, operation, reason)
+                if trouble is not None and provider_id == self._search.lane:
+                    self._wait_out(trouble)
             case Pending():
                 self._calls.append(Call(provider_id, operation, "pending"))
                 self._awaited = self._awaited or Awaited(provider_id, asked.deadline_s)
@@ -324,6 +366,11 @@ class _Waterfall:
                     )
                 )
                 self._findings.add(provider_id, operation, asked, rank=rank)
+
+    def _wait_out(self, trouble: ProviderError) -> None:
+        """Leave to a later run what is soon over; on the last one it is a reason like others."""
+        if isinstance(trouble, ProviderThrottled) or not self._search.is_last_run:
+            self._errors.append(trouble)
 
     def _skip(self, provider_id: str, operation: Operation | None, reason: str) -> None:
         self._calls.append(Call(provider_id, operation, "skipped", reason))
@@ -383,18 +430,20 @@ async def _all_at_once(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_put(source, operation, query)) for operation in operations]
     except ExceptionGroup as errors:
-        # A defect, reported as itself: the group's own text says nothing.
+        # Reported as itself: the group's own text says nothing.
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 
 async def _put(source: Provider, operation: Operation, query: Lead) -> Found | ProviderError:
     """Put one free question; a source's trouble comes back as a value."""
+    name = source.provider_id
     try:
         async with asyncio.timeout(QUESTION_S):
             return await source.call(operation, query)
     except ProviderError as error:
         return error
     except TimeoutError:
-        name = source.provider_id
         return ProviderDown(f"{name} did not answer in {QUESTION_S:g} s", provider=name)
+    except Exception as error:  # noqa: BLE001 - the other sources may know the lead all the same
+        return defect_of(name, error)

@@ -80,7 +80,8 @@ BEGIN: LiteralString = """
                %(calls)s::uuid[], %(jobs)s::uuid[], %(buyers)s::uuid[], %(workspaces)s::text[],
                %(keys)s::bytea[], %(providers)s::text[], %(operations)s::text[],
                %(credits)s::numeric[], %(job_caps)s::numeric[], %(day_cap)s::numeric,
-               %(workspace_day_cap)s::numeric, %(workspace_month_cap)s::numeric, %(lease_s)s::float8)
+               %(workspace_day_cap)s::numeric, %(workspace_month_cap)s::numeric,
+               %(lease_s)s::float8)
 """
 
 
@@ -124,7 +125,8 @@ END: LiteralString = """
       from enrichment_end_calls(
                %(calls)s::uuid[], %(buyers)s::uuid[], %(workspaces)s::text[], %(keys)s::bytea[],
                %(providers)s::text[], %(operations)s::text[], %(outcomes)s::text[],
-               %(answers)s::text[], %(subjects)s::text[], %(keeps_s)s::float8[], %(costs)s::numeric[])
+               %(answers)s::text[], %(subjects)s::text[], %(keeps_s)s::float8[],
+               %(costs)s::numeric[])
 """
 
 

@@ -181,6 +181,17 @@ async def test_a_bad_email_gives_way_to_the_one_that_is_found():
     assert str(result.verification.address) == "ada@acme.com"
 
 
+async def test_a_rule_that_says_nothing_of_confidence_is_not_content_with_a_guess():
+    source = ScriptedProvider("source", {Operation.FIND_EMAIL: found(email("ada@acme.com"))})
+    rule = StopRule(required_fields=("email",))
+
+    result = await search(
+        source, data={**ADA, "domain": "acme.com"}, types=(EMAIL,), stop_rule=rule
+    )
+
+    assert tried(result) == [("source", "answered", None)]
+
+
 async def test_accepted_verdicts_are_part_of_the_stop_rule():
     rule = StopRule(email_verdicts=(Verdict.VALID,))
 
@@ -246,11 +257,13 @@ async def test_what_no_retry_mends_is_a_reason_and_not_an_error(error, ending):
     assert len(bad.asked) == 1
 
 
-async def test_a_defect_is_reported_as_itself():
+async def test_a_defect_of_one_source_costs_none_of_the_others():
     broken = ScriptedProvider("broken", {Operation.ENRICH_PERSON: KeyError("data")})
+    second = ScriptedProvider("second", {Operation.ENRICH_PERSON: found(title("CTO"))})
 
-    with pytest.raises(KeyError):
-        await search(broken)
+    result = await search(broken, second)
+
+    assert tried(result) == [("broken", "garbled", None), ("second", "answered", None)]
 
 
 async def test_the_result_is_plain_json_with_stable_keys():
