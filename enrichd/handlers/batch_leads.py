@@ -107,16 +107,18 @@ class _Batch:
         self._tally = _Tally()
         self._outcomes: Counter[str] = Counter()
         self._spent = Decimal(0)
-        self._last_error: JobError | None = None
+        self._error: JobError | None = None
         for item in finished.values():
             self._count(item.status == "completed", item.result or {})
         self._asker = asker
         self._awaited: list[Awaited] = []
+        self._is_last_run = context.attempts_left == 0 or context.attempt >= TRIES_MAX
         # A lead's passing trouble is left to later runs, so the last of those keeps what there is.
         self._search = search_of(
             payload,
             types=payload.enrichment_types,
-            is_last_run=context.attempts_left == 0 or context.attempt >= TRIES_MAX,
+            lane=context.provider_id,
+            is_last_run=self._is_last_run,
         )
 
     async def report(self, total: int) -> None:
@@ -146,10 +148,11 @@ class _Batch:
 
     async def _give_up(self, group: list[Lead], error: Exception) -> None:
         kept = _job_error(error)
-        self._last_error = kept
+        if self._error is None or not self._error.retryable:
+            self._error = kept
         if not isinstance(error, EnrichdError):
             log.warning("lead_raised", job_id=self._context.job_id, exc_info=error)
-        if kept.retryable and self._context.attempt < TRIES_MAX:
+        if kept.retryable and not self._is_last_run:
             self._tally.left += len(group)
             return
         for lead in group:
@@ -166,7 +169,7 @@ class _Batch:
 
     def outcome(self, total: int) -> Outcome:
         """Return how the batch ended, with counts over all its runs."""
-        error, tally = self._last_error, self._tally
+        error, tally = self._error, self._tally
         if error is not None and tally.left:
             text = f"{tally.left} of {total} leads are left for another run: {error.message}"
             return Retry(replace(error, message=text))

@@ -10,6 +10,7 @@ from enrichd.domain.outcomes import Park
 from enrichd.domain.payloads import EnrichmentType, Sourcing
 from enrichd.handlers.context import JobContext
 from enrichd.providers.calls import Calls
+from enrichd.providers.roster import BUILTIN
 from enrichd.providers.waterfall import Asker, Search, enrich_lead
 
 
@@ -32,9 +33,13 @@ def calls_of(payload: Sourcing, context: JobContext) -> Calls:
 
 
 def search_of(
-    payload: Sourcing, *, types: Collection[EnrichmentType], is_last_run: bool = False
+    payload: Sourcing,
+    *,
+    types: Collection[EnrichmentType],
+    lane: str = BUILTIN,
+    is_last_run: bool = False,
 ) -> Search:
-    """Return how a payload wants its leads to be searched for."""
+    """Return how a payload wants its leads to be searched for, by a job in that lane."""
     return Search(
         types=types,
         order=provider_order(payload),
@@ -42,6 +47,7 @@ def search_of(
         fill_mode=payload.fill_mode,
         infer_email=payload.infer_email,
         race=payload.race,
+        lane=lane.partition("#")[0],
         is_last_run=is_last_run,
     )
 
@@ -58,7 +64,9 @@ async def search(
 
     Raises ProviderThrottled or ProviderDown where only a later run can answer.
     """
-    wanted = search_of(payload, types=types, is_last_run=context.attempts_left == 0)
+    wanted = search_of(
+        payload, types=types, lane=context.provider_id, is_last_run=context.attempts_left == 0
+    )
     return await enrich_lead(lead, wanted, asker or calls_of(payload, context))
 
 

@@ -16,6 +16,7 @@ from enrichd.handlers.batch_leads import AT_ONCE, TRIES_MAX, enrich_batch, leads
 from enrichd.handlers.context import Item
 from enrichd.providers.base import Found, Operation, Query
 from tests.support.contexts import MemoryContext, ScriptedProvider, found, providers_of
+from tests.support.sharing import sharing_providers
 
 TITLE = found(Fact("person", "title", "CTO", 0.9, "api"))
 
@@ -131,7 +132,7 @@ async def test_the_same_row_twice_is_asked_about_once_and_paid_once():
 
 
 async def test_a_lead_that_breaks_is_left_for_later_and_in_the_end_failed():
-    provider = Fussy({"Ada Quill1": KeyError("data")})
+    provider = Fussy({"Ada Quill1": ProviderDown("away", provider="acme")})
 
     first, context = await run(batch(people(3)), provider)
     assert isinstance(first, Retry)
@@ -142,7 +143,7 @@ async def test_a_lead_that_breaks_is_left_for_later_and_in_the_end_failed():
     assert isinstance(last, Completed)
     assert (last.result["completed"], last.result["failed"]) == (2, 1)
     assert context.items["1"].error is not None
-    assert context.items["1"].error["type"] == "KeyError"
+    assert context.items["1"].error["type"] == "provider_down"
 
 
 async def test_a_batch_of_which_nothing_came_failed():
@@ -165,6 +166,60 @@ async def test_a_rate_limit_puts_the_whole_batch_off_and_keeps_what_is_done():
             await enrich_batch(batch(people(100)), context)
 
     assert 10 <= len(context.items) < 100
+
+
+async def test_a_rate_limit_leaves_no_call_behind_that_may_have_been_paid(database_url):
+    class Refusing(ScriptedProvider):
+        """Refuses the fourth question while the others are at work."""
+
+        ended = 0
+
+        async def call(self, operation: Operation, query: Query) -> Found:
+            self.asked.append((operation, query))
+            if len(self.asked) == 4:
+                raise ProviderThrottled("slow down", provider="acme", retry_after_s=0.1)
+            await asyncio.sleep(0.05)
+            self.ended += 1
+            return TITLE
+
+    provider = Refusing("acme", {Operation.ENRICH_PERSON: TITLE})
+    async with sharing_providers(database_url, provider) as providers:
+        context = MemoryContext(providers)
+        with pytest.raises(ProviderThrottled):
+            await enrich_batch(batch(people(30)), context)
+        assert provider.ended == len(context.items) == AT_ONCE - 1
+
+        outcome = await enrich_batch(batch(people(30)), context)
+
+    assert isinstance(outcome, Completed)
+    assert len(provider.asked) == 31, "nobody is asked about twice but who was refused"
+    assert outcome.result["costCredits"] == 30
+
+
+async def test_an_outage_on_the_last_attempt_costs_only_its_own_lead():
+    provider = Fussy({"Ada Quill0": ProviderDown("away", provider="acme")})
+
+    outcome, context = await run(batch(people(3)), provider, attempts_left=0)
+
+    assert isinstance(outcome, Completed)
+    assert (outcome.result["completed"], outcome.result["failed"]) == (2, 1)
+    assert context.items["0"].status == "failed"
+
+
+@pytest.mark.parametrize("lane", ["acme", "acme#tenant", "other"])
+async def test_leads_that_a_breaker_kept_from_their_provider_are_left_for_later(database_url, lane):
+    provider = Fussy({f"Ada Quill{n}": ProviderDown("away", provider="acme") for n in range(60)})
+    async with sharing_providers(database_url, provider) as providers:
+        context = MemoryContext(providers)
+        context.provider_id = lane
+        outcome = await enrich_batch(batch(people(60)), context)
+
+    assert isinstance(outcome, Retry)
+    if lane == "other":
+        # The job was moved away from where it would wait: it takes what there is.
+        assert 40 < len(context.items) < 60
+    else:
+        assert context.items == {}
 
 
 async def test_a_run_that_lost_its_claim_stops_at_once():

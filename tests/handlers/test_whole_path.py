@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from enrichd.providers import client
 from enrichd.providers.callbacks import PATH, receive_callback
+from enrichd.store import provider_state
 from enrichd.store.database import Database
 from tests.support.providers.apollo import FakeApollo
 from tests.support.providers.clearbit import FakeClearbit
@@ -236,6 +237,9 @@ async def test_hostile_data_never_loses_a_batch_and_comes_out_clean(database_url
         # One answer each; where a bulk call carries several, one bad value is in all of its leads.
         fake.script(ANY, *(hostile(kind) for kind in kinds))
         async with fleet_of(database_url, fake) as fleet:
+            # Else it opens, and whoever comes last is not asked about at all.
+            async with fleet.queue.database.connection() as conn:
+                await provider_state.set_by_hand(conn, credential=name, breaker="closed")
             batches = await fleet.enqueue(
                 *(
                     {"leads": [one], "enrichmentTypes": ["person"], "providerId": name}
@@ -256,6 +260,7 @@ async def test_hostile_data_never_loses_a_batch_and_comes_out_clean(database_url
     assert not [error for _, error, _ in rows if error and not error.startswith("provider")]
     assert len(items) == len(leads)
     assert items[leads[-1]["id"]][0] == "completed", "only its own lead is harmed"
+    assert {"answered", "garbled"} & set(said(items[leads[-1]["id"]][1])[name]), "it was asked"
     for (text,) in texts:
         assert not any(sign in (text or "") for sign in ("\\u001b", "\x1b", "\\u0000", "\u202e"))
 

@@ -26,6 +26,7 @@ class MemoryContext:
         providers: Providers,
         *,
         attempt: int = 1,
+        attempts_left: int = 3,
         items: Mapping[str, Item] | None = None,
         lose_claim_after: int | None = None,
     ) -> None:
@@ -33,7 +34,7 @@ class MemoryContext:
         self.workspace_id = "default"
         self.provider_id = "builtin"
         self.attempt = attempt
-        self.attempts_left = 3
+        self.attempts_left = attempts_left
         self.priority = 3
         self.providers = providers
         self.items = dict(items or {})
