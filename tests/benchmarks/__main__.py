@@ -23,6 +23,7 @@ from tests.benchmarks.limits import limits
 from tests.benchmarks.live import live
 from tests.benchmarks.peers import NAMES, Peer, peer
 from tests.benchmarks.processes import server
+from tests.benchmarks.providers import providers
 from tests.benchmarks.webhooks import webhooks
 
 ForEach: TypeAlias = Callable[[str, Peer, int, Figures], None]
@@ -40,6 +41,7 @@ ALONE: dict[str, tuple[Alone, int]] = {
     "hard": (hard.hard, 50_000),
     "crash": (hard.crash, 2_000),
     "limits": (limits, 2_000),
+    "providers": (providers, 5_000),
     "webhooks": (webhooks, 20_000),
     "live": (live, 200),
 }
