@@ -145,6 +145,9 @@ def operation_of(route: Route, schemas: Schemas) -> Schema:
             "required": not route.is_body_optional,
             "content": {JSON: {"schema": schemas.of(route.body)}},
         }
+    elif route.access is Access.SIGNED:
+        # Whatever the sender sends; a signature is over its bytes.
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": {}}}}
     return operation
 
 
@@ -240,11 +243,15 @@ def problems_of(route: Route) -> Iterator[int]:
     """Yield the statuses of the problems that a route may answer with."""
     if route.body is not None:
         yield from (400, 408, 413, 415)
+    elif route.access is Access.SIGNED:
+        yield from (400, 404, 408, 409, 413)
     if route.access is not Access.OPEN:
         yield from (401, 403, 429)
-    if "{" in route.path:
+    if "{" in route.path and route.access is not Access.SIGNED:
         yield 404
         yield 409
+    if "webhook_id" in getattr(route.body, "model_fields", ()):
+        yield 404
     if "If-Match" in route.headers:
         yield 412
     yield from (422, 503)

@@ -31,6 +31,10 @@ TIMEOUT_MS_MIN: Final = 1_000
 JOBS_MAX: Final = 1_000_000
 
 
+Milliseconds = Annotated[int, Field(ge=TIMEOUT_MS_MIN)]
+Text = Annotated[str, Field(pattern=r"^[0-9]{1,9}(ms|s|m)?$")]
+
+
 def milliseconds(given: object) -> object:
     """Read `25s`; a number is milliseconds."""
     match = DURATION.fullmatch(given) if isinstance(given, str) else None
@@ -52,7 +56,7 @@ class ProcessLimits(ApiModel):
     """Claim at most this many jobs; absent: any number."""
     timeout: Annotated[
         Annotated[int, Field(ge=TIMEOUT_MS_MIN, strict=True)] | None,
-        BeforeValidator(milliseconds, json_schema_input_type=int | str | None),
+        BeforeValidator(milliseconds, json_schema_input_type=Milliseconds | Text | None),
     ] = None
     """Be done after so many milliseconds, or `25s`; at most, and if absent, PROCESS_TIMEOUT_MAX."""
 

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web, web_response
 from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
 
 from enrichd import metrics
-from enrichd.api.bodies import HEADERS
+from enrichd.api.bodies import HEADERS, refused
 from enrichd.errors import InvalidSetting
 from enrichd.gateway.connections import KEEPALIVE_S, Guard, watch_requests
 from enrichd.logs import get_logger
@@ -170,9 +171,30 @@ def why_not(error: OSError) -> str:
             return error.strerror or str(error)
 
 
+def broken_request(
+    handler: RequestHandler,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    message: str | None = None,
+) -> web.StreamResponse:
+    """Answer what is no request, in place of aiohttp's own words: those show its internals."""
+    if request.writer.output_size > 0:
+        raise ConnectionError("the answer had begun")
+    if status >= 500:
+        log.error("request_broke", route="none", exc_info=exc)
+        refusal = refused(500, "internal_error", "enrichd has a bug.")
+    else:
+        refusal = refused(status, "broken_request", "This is no request that can be read.")
+    answer = web.Response(status=status, body=refusal.body, headers={**HEADERS, **refusal.headers})
+    answer.force_close()
+    return answer
+
+
 def hide_versions() -> None:
-    """Let no answer tell Python's and aiohttp's versions.
+    """Let no answer tell Python's and aiohttp's versions, and none its innards.
 
     The name is set for the whole library, because answers to malformed requests pass no hook.
     """
     vars(web_response)["SERVER_SOFTWARE"] = "enrichd"
+    RequestHandler.handle_error = broken_request  # type: ignore[method-assign,assignment]
