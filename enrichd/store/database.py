@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 
 from enrichd import metrics
 from enrichd.errors import Invalid, NotMigrated, Unavailable
+from enrichd.settings import values
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
 Answer = TypeVar("Answer")
@@ -94,12 +95,15 @@ class Database:
 async def connect(dsn: str, *, name: str = "enrichd", is_pooler: bool = False) -> Connection:
     """Open a connection in autocommit mode with enrichd's timeouts.
 
-    Behind a pooler in transaction mode nothing is prepared; on a direct one everything is at its
-    first use, because the hot statements are few and long.
+    Behind a pooler in transaction mode, which is known by its port if nobody says so, nothing is
+    prepared; on a direct one everything is at its first use, because the hot statements are few and
+    long.
     """
     with translated():
+        given = conninfo(dsn, name)
+        is_pooler = is_pooler or values.is_pooler(given)
         return await AsyncConnection.connect(
-            conninfo(dsn, name), autocommit=True, prepare_threshold=None if is_pooler else 0
+            given, autocommit=True, prepare_threshold=None if is_pooler else 0
         )
 
 

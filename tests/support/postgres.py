@@ -27,6 +27,8 @@ from enrichd.store import embedded
 from enrichd.store.embedded import EmbeddedServer
 
 URL_VARIABLE = "ENRICHD_TEST_DATABASE_URL"
+POOLER_VARIABLE = "ENRICHD_TEST_POOLER_URL"
+"""Where the same server is reached through a pooler: tests then get their databases that way."""
 THROW_AWAY = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -104,7 +106,7 @@ def clone_database(admin_dsn: str, template: str) -> str:
             # Without fsync, creating and dropping takes 46 ms this way and 52 ms by way of the log.
             statement += sql.SQL(" strategy file_copy")
         conn.execute(statement)
-    return dsn_of(admin_dsn, name)
+    return dsn_of(os.environ.get(POOLER_VARIABLE) or admin_dsn, name)
 
 
 def drop_database(admin_dsn: str, name_or_dsn: str) -> None:
