@@ -12,11 +12,12 @@ from enrichd import metrics
 from enrichd.api.estimating import estimates_of
 from enrichd.api.job_models import BULK_MAX, ApiModel, EnqueuedJob, JobToEnqueue
 from enrichd.api.job_shapes import enqueued_of
+from enrichd.api.jobs import GET_JOB
 from enrichd.api.live import note_changed
 from enrichd.api.messages import Answer, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import PREFIX, Access, Call, route
-from enrichd.api.transactions import in_workspace
+from enrichd.api.transactions import ask, in_workspace
 from enrichd.domain import payloads
 from enrichd.domain.jobs import Enqueued, Job, NewJob
 from enrichd.errors import FieldProblem, InvalidPayload
@@ -24,10 +25,14 @@ from enrichd.queue.intake import problems_of, row_of
 from enrichd.store import job_reads, jobs
 from enrichd.store.database import Connection
 from enrichd.store.jobs import Row
+from enrichd.store.one_trip import Prepared
 
 KEY_HEADER = "idempotency-key"
 KEY_CHARS_MAX = 255
 PLACE_CHARS = len(":1000")
+
+ENQUEUE_FRESH = Prepared("enrichd_enqueue_fresh", jobs.ENQUEUE_FRESH)
+ENQUEUE_READY = Prepared("enrichd_enqueue_ready", jobs.ENQUEUE_READY)
 
 Many = Annotated[tuple[JobToEnqueue, ...], Field(min_length=1, max_length=BULK_MAX)]
 OneOrMany = Annotated[
@@ -109,12 +114,7 @@ async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
     key = key_of(call, KEY_CHARS_MAX)
     row = checked_row(new_job(call, wanted, key), "")
 
-    async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
-        done = await jobs.enqueue(conn, row)
-        job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
-        return done, job
-
-    done, job = await in_workspace(call, work)
+    done, job = await enqueued_at_once(call, row) or await enqueued_by_steps(call, row)
     if key is not None and job is not None and not done.is_new:
         require_same(job, wanted)
     await tell_enqueued(call, {done.id: row.type} if done.is_new else {})
@@ -123,6 +123,32 @@ async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
         201 if done.is_new else 200,
         Location=f"{PREFIX}/jobs/{done.id}",
     )
+
+
+async def enqueued_at_once(call: Call, row: Row) -> tuple[Enqueued, Job] | None:
+    """Enqueue a new job that is ready, in one trip; None if it is not as simple as that."""
+    if not row.is_plain:
+        return None
+    statement = ENQUEUE_FRESH if row.is_fresh else ENQUEUE_READY
+    added, found = await ask(
+        call,
+        (statement, jobs.enqueue_values(row)),
+        (GET_JOB, {"id": row.id.hex, "workspace_id": row.workspace_id}),
+    )
+    if not added.count:
+        return None
+    return Enqueued(row.id, True), job_reads.job_of(found.rows[0])
+
+
+async def enqueued_by_steps(call: Call, row: Row) -> tuple[Enqueued, Job | None]:
+    """Enqueue any job, or find the one that is there."""
+
+    async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
+        done = await jobs.enqueue(conn, row)
+        job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
+        return done, job
+
+    return await in_workspace(call, work)
 
 
 async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from enrichd.api.etags import etag_of, is_known, require_match
@@ -13,7 +14,7 @@ from enrichd.api.live import note_changed
 from enrichd.api.messages import Answer, Response, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
-from enrichd.api.transactions import in_workspace
+from enrichd.api.transactions import ask, in_workspace
 from enrichd.domain.jobs import (
     CANCELLABLE,
     RETRYABLE,
@@ -32,8 +33,13 @@ from enrichd.store import job_changes, job_moves, job_reads, job_views
 from enrichd.store.database import Connection
 from enrichd.store.job_changes import Change
 from enrichd.store.job_reads import Attempt
+from enrichd.store.json_text import loads
+from enrichd.store.one_trip import Prepared
 
 ID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+GET_JOB = Prepared("enrichd_job", job_reads.GET)
+GET_ATTEMPTS = Prepared("enrichd_attempts", job_reads.ATTEMPTS)
+GET_ITEM_COUNTS = Prepared("enrichd_item_counts", job_views.ITEM_COUNTS)
 NO_NULL = "must not be null; leave it out to keep it"
 
 
@@ -48,19 +54,24 @@ async def read(call: Call) -> Answer:
     """Read one job with its payload, result, attempts and progress."""
     job_id = id_of(call)
 
-    async def work(conn: Connection) -> tuple[Job, list[Attempt], dict[str, int]]:
-        job = await job_reads.get(conn, workspace_id=call.workspace_id, job_id=job_id)
-        if job is None:
-            raise not_found(job_id)
-        if job.updated_at == job.created_at:
-            return job, [], {}  # Nothing has happened to it yet.
-        attempts = await job_reads.attempts(conn, job_id=job_id)
-        return job, attempts, await job_views.item_counts(conn, job_id=job_id)
-
-    job, attempts, counts = await in_workspace(call, work)
+    found, attempts, counts = await ask(
+        call,
+        (GET_JOB, {"id": job_id.hex, "workspace_id": call.workspace_id}),
+        (GET_ATTEMPTS, {"job_id": job_id.hex}),
+        (GET_ITEM_COUNTS, {"job_id": job_id.hex}),
+    )
+    if not found.rows:
+        raise not_found(job_id)
+    job = job_reads.job_of(found.rows[0])
     if is_known(call.request.header("if-none-match"), job):
         return Response(304, headers={"ETag": etag_of(job)})
-    return json_response(details_of(job, attempts, counts), ETag=etag_of(job))
+    log = [attempt_of(row) for row in attempts.rows]
+    return json_response(details_of(job, log, dict(counts.rows)), ETag=etag_of(job))
+
+
+def attempt_of(row: tuple[Any, ...]) -> Attempt:
+    """Make an attempt of a row of ATTEMPTS."""
+    return Attempt(*[*row[:5], loads(row[5])])
 
 
 class JobChange(ApiModel):

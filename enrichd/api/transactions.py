@@ -10,6 +10,7 @@ from typing import TypeVar
 from enrichd.api.routing import Call
 from enrichd.errors import Unavailable
 from enrichd.store.database import RACE_TRIES, RACES, Connection, storing
+from enrichd.store.one_trip import Done, Question
 
 Answer = TypeVar("Answer")
 
@@ -29,6 +30,15 @@ async def once_in_workspace(call: Call, work: Callable[[Connection], Awaitable[A
     """Run `work` in a transaction of the caller's workspace."""
     async with call.api.tenants.of(call.workspace_id) as conn:
         return await storing(lambda: work(conn))
+
+
+async def ask(call: Call, *questions: Question) -> list[Done]:
+    """Return what statements give in a transaction of the caller's workspace, in one trip."""
+
+    async def work() -> list[Done]:
+        return await call.api.tenants.ask(call.workspace_id, *questions)
+
+    return await again_after_races(lambda: storing(work))
 
 
 async def at_large(call: Call, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
