@@ -81,3 +81,20 @@ async def test_a_crowd_is_told_that_there_is_no_room(tenants, monkeypatch):
         with pytest.raises(Unavailable, match="in use"):
             async with tenants.of("team-b"):
                 pass
+
+
+async def test_whoever_asks_first_is_served_first(tenants):
+    order: list[str] = []
+
+    async def ask(name: str) -> None:
+        async with tenants.of("team-a"):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        async with tenants.of("team-a"):
+            group.create_task(ask("waited"))
+            await asyncio.sleep(0)
+        # The connection is free and the one who waits has not run yet: here a newcomer overtook.
+        await ask("newcomer")
+
+    assert order == ["waited", "newcomer"]
