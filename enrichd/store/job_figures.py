@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from enrichd.store.database import Connection
 from enrichd.store.stats import Pace, TypeCount
 
 COUNTED_MAX = 10_000
 STATE_MAX = 20_000
+SAMPLED = 20_000
+"""Rows of all workspaces that the sample is to have: large counts are then right within some %."""
 HEADS = 1_000
 
 
@@ -30,36 +32,30 @@ class Figures:
     """False: counts above COUNTED_MAX are estimates, and the pace is that of the newest jobs."""
 
 
+# The newest jobs are walked over once; the run times of the last hour stand on every row.
 NEWEST: LiteralString = """
     with newest as materialized (
-        select type, status, completed_at, started_at
-          from enrichment_jobs
-         where workspace_id = %(workspace_id)s
-         order by id desc
-         limit %(limit)s
-    )
-    select type, status, count(*),
-           count(*) filter (where completed_at > now() - interval '1 minute'),
-           count(*) filter (where completed_at > now() - interval '1 hour')
-      from newest
-     group by type, status
-     order by type, status
-"""
-
-RUN_TIMES: LiteralString = """
-    with newest as (
-        select status, completed_at,
+        select type, status, completed_at,
                extract(epoch from completed_at - started_at)::float8 as run_s
           from enrichment_jobs
          where workspace_id = %(workspace_id)s
          order by id desc
          limit %(limit)s
+    ),
+    hour as (
+        select percentile_cont(0.5) within group (order by run_s) as p50_s,
+               percentile_cont(0.95) within group (order by run_s) as p95_s
+          from newest
+         where status = 'completed'
+           and completed_at > now() - interval '1 hour'
     )
-    select percentile_cont(0.5) within group (order by run_s),
-           percentile_cont(0.95) within group (order by run_s)
+    select type, status, count(*),
+           count(*) filter (where completed_at > now() - interval '1 minute'),
+           count(*) filter (where completed_at > now() - interval '1 hour'),
+           (select p50_s from hour), (select p95_s from hour)
       from newest
-     where status = 'completed'
-       and completed_at > now() - interval '1 hour'
+     group by type, status
+     order by type, status
 """
 
 # The jobs first in line in the index `fair`: ranks grow with time, so the longest wait is among
@@ -142,23 +138,21 @@ async def figures(conn: Connection, *, workspace_id: str, live_workers: int) -> 
 
 async def pace_of(
     conn: Connection,
-    newest: Sequence[tuple[str, str, int, int, int]],
+    newest: Sequence[tuple[Any, ...]],
     values: dict[str, object],
     live_workers: int,
 ) -> Pace:
     """Return the last hour's figures of the newest jobs."""
     completed = [row for row in newest if row[1] == "completed"]
     failed = [row for row in newest if row[1] in ("failed", "dead_letter")]
-    times = await (await conn.execute(RUN_TIMES, values)).fetchone()
     oldest = await (await conn.execute(OLDEST_READY, values)).fetchone()
-    assert times is not None
     assert oldest is not None
     return Pace(
         completed_1m=sum(row[3] for row in completed),
         completed_1h=sum(row[4] for row in completed),
         failed_1h=sum(row[4] for row in failed),
-        run_p50_s=times[0],
-        run_p95_s=times[1],
+        run_p50_s=newest[0][5] if newest else None,
+        run_p95_s=newest[0][6] if newest else None,
         oldest_ready_s=oldest[0],
         workers=live_workers,
     )
@@ -166,7 +160,7 @@ async def pace_of(
 
 async def sampled(conn: Connection, values: dict[str, object]) -> list[TypeCount]:
     """Return the jobs by type and state, as a sample lets expect them."""
-    row = await (await conn.execute(SAMPLE_PERCENT, values)).fetchone()
+    row = await (await conn.execute(SAMPLE_PERCENT, {"limit": SAMPLED})).fetchone()
     assert row is not None
     cursor = await conn.execute(SAMPLE, {**values, "percent": row[0]})
     return [
