@@ -19,6 +19,7 @@ from typing import TypeAlias
 from tests.benchmarks import cases, hard
 from tests.benchmarks.bare import bare
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.http import http
 from tests.benchmarks.limits import limits
 from tests.benchmarks.live import live
 from tests.benchmarks.peers import NAMES, Peer, peer
@@ -44,6 +45,7 @@ ALONE: dict[str, tuple[Alone, int]] = {
     "providers": (providers, 5_000),
     "webhooks": (webhooks, 20_000),
     "live": (live, 200),
+    "http": (http, 1_000_000),
 }
 SLOW = {"procrastinate": 0.1}
 """The share of the jobs that a slow peer gets, so that a round ends."""
