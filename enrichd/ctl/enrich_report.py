@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -15,9 +16,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from enrichd.ctl import render
 from enrichd.ctl.sheet_reading import Sheet
 from enrichd.ctl.terminal import safe
+from enrichd.settings.providers import normal_id
 
 PLAIN_PROGRESS_S = 10.0
 BAD_ROWS_SHOWN = 10
+FAILURES_KEPT = 100
+FAILURES_SHOWN = 3
 
 NO_NETWORK = frozenset(
     {"network_unreachable", "no_resolver", "dns_not_public", "dns_connection_refused"}
@@ -26,6 +30,18 @@ NO_NETWORK = frozenset(
 PERHAPS_NO_NETWORK = frozenset(
     {"dns_failed", "dns_timeout", "connect_failed", "connect_refused", "timeout"}
 )
+LEFT_OUT = {
+    "no_api_key": "has no API key ({name}_API_KEY)",
+    "key_unreadable": "has a key that cannot be unsealed (ENRICHD_SECRET_KEYS)",
+    "denied": "refused the API key",
+    "exhausted": "has no credits left",
+    "breaker_open": "was not asked after its last calls had failed",
+    "paused": "is paused by hand",
+    "would_exceed_max_credits": "would have cost more than the row may",
+    "would_exceed_workspace_credits": "would have cost more than the workspace may spend",
+    "would_exceed_daily_credits": "would have cost more than may be spent a day",
+}
+"""What of a provider's reasons somebody can do something about, in words."""
 OUTCOME_WORDS = {"notFound": "not found", "dead_letter": "dead letter"}
 
 
@@ -46,9 +62,31 @@ class Tally:
     """Rows that lack facts because there is no network."""
     perhaps_offline: int = 0
     has_reached_anybody: bool = False
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Rows for which a provider was not asked or had no answer, by its name and why."""
+    cost_credits: Decimal = Decimal(0)
+    """What the jobs that were made for these rows did cost."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Rows by what their jobs failed of."""
+    waiting_for: str | None = None
+    """A provider that is broken down: nothing goes on until it is asked again."""
 
-    def count_result(self, result: Mapping[str, Any]) -> None:
-        """Count a row by its result."""
+    @property
+    def ended(self) -> int:
+        """How many rows are done, written or not."""
+        return self.written + self.done_ahead
+
+    def count_result(self, result: Mapping[str, Any], *, is_first: bool = True) -> None:
+        """Count a row by its result; `is_first`: its job was made for it."""
+        if is_first:
+            self.cost_credits += Decimal(str(result.get("costCredits") or 0))
+        self.left_out.update(
+            {
+                (str(call.get("provider")), reason)
+                for call in result.get("providers") or ()
+                if (reason := call.get("skipReason") or call.get("outcome")) in LEFT_OUT
+            }
+        )
         outcome = str(result.get("outcome", "complete"))
         self.outcomes[outcome] += 1
         reasons = {str(gap.get("reason")) for gap in result.get("missing") or ()}
@@ -62,6 +100,12 @@ class Tally:
             self.has_reached_anybody = True
         if (verification.get("mx") or {}).get("found") is not None:
             self.has_reached_anybody = True
+
+    def count_failure(self, status: str, message: str) -> None:
+        """Count a row whose job failed; the first messages are kept to be named."""
+        self.outcomes[status] += 1
+        if message in self.failures or len(self.failures) < FAILURES_KEPT:
+            self.failures[message] += 1
 
     def count_unusable(self, line: int, reason: str) -> None:
         """Count a row that no job could be made of; the first ones are kept to be named."""
@@ -104,7 +148,7 @@ class Bar:
 
     def show(self, tally: Tally) -> None:
         """Show how far the trip is."""
-        done = tally.written + tally.done_ahead
+        done = tally.ended
         now = time.monotonic()
         rate = done / max(now - self._began, 0.1)
         total = self._total
@@ -115,10 +159,19 @@ class Bar:
             # Of one width, so that the bar does not jump.
             count = count.rjust(len(f"{total:,}") * 2 + 1) if total is not None else count
             pace = f"{rate:,.0f}/s".rjust(8)
-            self._progress.update(self._task, completed=done, total=total, count=count, rate=pace)
+            name = tally.waiting_for
+            self._progress.update(
+                self._task,
+                description=f"waiting for {safe(name)}" if name else "enriching",
+                completed=done,
+                total=total,
+                count=count,
+                rate=pace,
+            )
         elif now - self._told >= PLAIN_PROGRESS_S:
             self._told = now
-            click.echo(f"enriching: {count} rows, {rate:,.0f}/s", err=True)
+            why = f", waiting for {tally.waiting_for}" if tally.waiting_for else ""
+            click.echo(safe(f"enriching: {count} rows, {rate:,.0f}/s{why}"), err=True)
 
     def show_stopping(self) -> None:
         """Say that the trip is being stopped, which may take a moment."""
@@ -165,6 +218,11 @@ class Summary:
             "unusableRows": self._tally.bad_count,
             "rowsWithoutNetwork": self._tally.without_network,
             "knownJobs": self._tally.known,
+            "costCredits": float(self._tally.cost_credits),
+            "providersLeftOut": [
+                {"provider": name, "reason": reason, "rows": count}
+                for (name, reason), count in sorted(self._tally.left_out.items())
+            ],
             "seconds": round(self._took_s, 3),
         }
 
@@ -204,6 +262,13 @@ class Summary:
             yield from (f"  {row}" for row in tally.bad_rows)
             if tally.bad_count > len(tally.bad_rows):
                 yield f"  … and {tally.bad_count - len(tally.bad_rows):,} more"
+        for message, count in tally.failures.most_common(FAILURES_SHOWN):
+            yield f"{rows(count)} failed: {message.rstrip('.')}."
+        for (name, reason), count in sorted(tally.left_out.items()):
+            why = LEFT_OUT[reason].format(name=normal_id(name).upper())
+            yield f"{name} {why}: {rows(count)}."
+        if tally.cost_credits:
+            yield f"Spent {tally.cost_credits.normalize():f} credits."
         if offline := tally.without_network:
             lack = "lacks" if offline == 1 else "lack"
             yield f"{rows(offline)} {lack} facts because the internet could not be reached."

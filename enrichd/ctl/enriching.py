@@ -23,11 +23,11 @@ from enrichd.ctl.row_feed import RowFeed, size_of
 from enrichd.ctl.sheet_reading import BadRow, Row, SheetRow
 from enrichd.ctl.sheet_writing import SheetWriter
 from enrichd.domain.jobs import RETRYABLE, JobStatus, NewJob
-from enrichd.errors import Invalid, NotMigrated, Unavailable
+from enrichd.errors import Invalid, NotMigrated, Refused, Unavailable
 from enrichd.processing.pauses import backoff
 from enrichd.processing.processor import JobProcessor
 from enrichd.queue.manager import JobQueueManager
-from enrichd.store import job_reads
+from enrichd.store import job_reads, provider_standing
 from enrichd.store.job_reads import End
 from enrichd.store.json_text import loads
 
@@ -39,6 +39,10 @@ CHUNK_CHARS = 4_000_000
 WRITE_ROWS = 500
 LOOK_AGAIN_S = 0.05
 LOOK_AGAIN_S_MAX = 0.5
+STUCK_LOOK_S = 2.0
+"""How long nothing has ended before it is looked whether the providers are to be asked at all."""
+STUCK_S_MAX = 60.0
+"""The longest wait for a provider's breaker that somebody who looks on is kept for."""
 AWAY_S_MAX = 60.0
 """How long PostgreSQL may be away before the trip ends."""
 
@@ -52,6 +56,8 @@ class Entry:
     row: Row
     job_id: UUID | None
     error: str | None = None
+    is_first: bool = False
+    """Whether its job was made for this row, which alone tells what the job did cost."""
 
 
 class Trip:
@@ -80,6 +86,8 @@ class Trip:
         self._ends: dict[UUID, End] = {}
         # Ids grow with time: whatever is below this one is of an earlier run.
         self._first_id = UUID(int=uuid7().int >> 80 << 80)
+        self._made: set[UUID] = set()
+        """Jobs that were just made and have no row yet."""
         self._is_stopping = False
 
     @property
@@ -96,7 +104,7 @@ class Trip:
         """Make the trip; afterwards `is_whole` says whether it got to its end.
 
         Raises InvalidFile when reading or writing breaks off, Unavailable when PostgreSQL stays
-        away.
+        away, Refused when no provider is to be asked for long.
         """
         # Not in a TaskGroup, which would wrap what one of the two raises.
         running = asyncio.create_task(self._processor.run())
@@ -110,6 +118,7 @@ class Trip:
     async def _carry(self, running: asyncio.Task[Any]) -> None:
         loop = asyncio.get_running_loop()
         idle_s, away_s, away_since = LOOK_AGAIN_S, backoff(), float("inf")
+        ended, ended_at = 0, loop.time()
         while not (self._is_stopping or self.is_whole or running.done()):
             try:
                 is_moving = await self._step()
@@ -123,11 +132,37 @@ class Trip:
                 continue
             if away_since < float("inf"):
                 away_s, away_since = backoff(), float("inf")
+            if ended != (ended := self.tally.ended):
+                ended_at = loop.time()
+            elif loop.time() - ended_at >= STUCK_LOOK_S:
+                await self._look_for_trouble()
+                ended_at = loop.time()
             if is_moving:
                 idle_s = LOOK_AGAIN_S
                 continue
             await asyncio.wait([running], timeout=idle_s)
             idle_s = min(idle_s * 1.5, LOOK_AGAIN_S_MAX)
+
+    async def _look_for_trouble(self) -> None:
+        """Say whom the trip waits for. Raises Refused if that is to take long."""
+        order = self._wish.order
+        async with self._queue.database.connection() as conn:
+            closed = await provider_standing.broken(
+                conn, workspace_id=self._wish.workspace_id, provider_ids=order
+            )
+        # One that is up takes over the jobs of all that are not.
+        if len(closed) < len(set(order)):
+            self.tally.waiting_for = None
+            return
+        soonest = min(closed, key=lambda one: float("inf") if one.left_s is None else one.left_s)
+        name = soonest.credential.partition("#")[0]
+        if soonest.left_s is None or soonest.left_s > STUCK_S_MAX:
+            raise Refused(
+                f"{name} is not asked for now: {soonest.reason or 'its breaker is open'}",
+                hint=f"Put that right, `enrichctl providers close {soonest.credential}`, and run"
+                " the same command again; what is finished is not done twice without --fresh.",
+            )
+        self.tally.waiting_for = name
 
     async def _step(self) -> bool:
         """Read and write what can be; say whether there was any."""
@@ -175,7 +210,9 @@ class Trip:
                 case str(error):
                     entries.append(Entry(row, None, error))
                 case job_id:
-                    entries.append(Entry(row, job_id))
+                    is_first = job_id in self._made
+                    self._made.discard(job_id)
+                    entries.append(Entry(row, job_id, is_first=is_first))
         return entries
 
     async def _enqueue(self, jobs: dict[str, NewJob]) -> dict[str, UUID | str]:
@@ -192,6 +229,7 @@ class Trip:
         earlier = [one.id for one in done if not one.is_new and one.id < self._first_id]
         if earlier:
             await self._take_up(earlier)
+        self._made.update(one.id for one in done if one.is_new)
         return {key: one.id for key, one in zip(jobs, done, strict=True)}
 
     async def _take_up(self, ids: list[UUID]) -> None:
@@ -234,12 +272,13 @@ class Trip:
         end = self._ends[entry.job_id]
         if end.status is JobStatus.COMPLETED:
             result = loads(end.result) or {}
-            self.tally.count_result(result)
+            self.tally.count_result(result, is_first=entry.is_first)
             self._writer.write(row, result)
             return
-        self.tally.outcomes[str(end.status)] += 1
         error = loads(end.error) or {}
-        self._writer.write(row, None, str(error.get("message") or f"the job is {end.status}"))
+        message = str(error.get("message") or f"the job is {end.status}")
+        self.tally.count_failure(str(end.status), message)
+        self._writer.write(row, None, message)
 
     async def _look_ahead(self) -> None:
         """Count the rows in the window whose jobs have ended; enqueue again what was deleted."""
@@ -253,6 +292,7 @@ class Trip:
         if gone:  # somebody pruned them meanwhile
             for entry, again in zip(gone, await self._send([e.row for e in gone]), strict=True):
                 entry.job_id, entry.error = again.job_id, again.error
+                entry.is_first = again.is_first
             self._processor.wake()
 
     async def _statuses(self, ids: list[UUID]) -> dict[UUID, JobStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -24,6 +24,20 @@ class Wish:
     tag: str
     salt: str = ""
     """Makes the keys of this run its own, so that nothing done before is used."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else goes into every payload: `fillMode`, `inferEmail`, `maxCredits`, `stopRule`."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Return the sources to ask, the first one first."""
+        return (self.provider_id, *self.fallback_providers)
+
+    @property
+    def lanes(self) -> frozenset[str]:
+        """Return the lanes that its jobs may be in: with a key of its own a workspace has one."""
+        return frozenset(
+            lane for name in self.order for lane in (name, f"{name}#{self.workspace_id}")
+        )
 
 
 def job_of(row: SheetRow, wish: Wish) -> NewJob:
@@ -34,6 +48,7 @@ def job_of(row: SheetRow, wish: Wish) -> NewJob:
         "providerId": wish.provider_id,
         "enrichmentTypes": list(wish.types),
         "inputData": row.lead,
+        **wish.options,
     }
     if wish.fallback_providers:
         payload["fallbackProviders"] = list(wish.fallback_providers)
@@ -54,5 +69,6 @@ def key_of(lead: Mapping[str, str], wish: Wish) -> str:
         wish.provider_id,
         list(wish.fallback_providers),
         wish.salt,
+        *([wish.options] if wish.options else []),
     ]
-    return hashlib.sha256(orjson.dumps(same)).hexdigest()[:40]
+    return hashlib.sha256(orjson.dumps(same, option=orjson.OPT_SORT_KEYS)).hexdigest()[:40]

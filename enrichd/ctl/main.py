@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Enrich a list of leads: CSV or JSON lines in, the same with results out.",
     ),
     "erase": ("erase", "Erase a person: from jobs, leads, kept answers, attempts and callbacks."),
-    "keys": ("keys", "Make, list, revoke and rotate API keys."),
+    "keys": ("keys", "Make, list, revoke and rotate the API keys of a workspace."),
     "list": ("list", "List jobs, newest first."),
     "metrics": ("metrics", "Show job counts, the pace of the last hour, the workers."),
     "process": ("process", "Run jobs that are ready, until none is left or a bound is reached."),

@@ -43,6 +43,36 @@ async def standings(conn: Connection, credentials: Sequence[str]) -> dict[str, S
     return {row[0]: Standing(*row) async for row in cursor}
 
 
+# `left_s` by the database's clock: whoever waits has perhaps another one.
+BROKEN: LiteralString = """
+    select own.lane, extract(epoch from state.opened_at + state.opened_for - now())::float8,
+           state.reason
+      from unnest(%(providers)s::text[]) with ordinality as named(provider, place)
+     cross join lateral enrichment_lane_of(%(workspace_id)s, named.provider) as own(lane)
+      join enrichment_provider_state as state on state.provider_id = own.lane
+     where state.breaker = 'open'
+     order by named.place
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A lane that is closed because its provider's breaker is open."""
+
+    credential: str
+    left_s: float | None
+    """Until it is probed; None: until somebody closes the breaker."""
+    reason: str | None
+
+
+async def broken(
+    conn: Connection, *, workspace_id: str, provider_ids: Sequence[str]
+) -> list[Broken]:
+    """Return which of the lanes that a workspace's jobs for these providers wait in are closed."""
+    values = {"workspace_id": workspace_id, "providers": text_array(provider_ids)}
+    return [Broken(*row) async for row in await conn.execute(BROKEN, values)]
+
+
 # Said with nearly every answer, and worth a write only when it is news.
 NOTE_CREDITS: LiteralString = """
     insert into enrichment_provider_state as state (provider_id, credits_left, credits_seen_at)

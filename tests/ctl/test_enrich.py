@@ -386,6 +386,8 @@ def test_the_json_summary_has_it_too(enrich):
         "unusableRows": 1,
         "rowsWithoutNetwork": 0,
         "knownJobs": 0,
+        "costCredits": 0,
+        "providersLeftOut": [],
     }
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from enrichd.ctl.lead_jobs import Wish
 from enrichd.ctl.row_feed import RowFeed
 from enrichd.ctl.sheet_reading import Sheet, open_sheet
 from enrichd.ctl.sheet_writing import SheetWriter
-from enrichd.domain.payloads import EnrichmentType
+from enrichd.domain.payloads import EnrichmentType, FillMode, Verdict
 from enrichd.domain.result_fields import chosen_fields
 from enrichd.handlers.registry import load_handlers
 from enrichd.processing.processor import JobProcessor
@@ -42,6 +43,28 @@ GRACE_S = 2.0
 @click.option("--types", metavar="A,B,…", help="What to find: email, company, social, person.")
 @click.option("--provider", default="builtin", show_default=True, help="The first source to ask.")
 @click.option("--fallback", "fallbacks", multiple=True, help="Further sources, in order.")
+@click.option("--require", metavar="A,B,…", help="Stop once these are there: email, person.title.")
+@click.option(
+    "--verdict",
+    "verdicts",
+    type=click.Choice([str(one) for one in Verdict]),
+    multiple=True,
+    help="An email is enough only if it is that; may be repeated.",
+)
+@click.option("--no-catch-all", is_flag=True, help="No email is enough where every address exists.")
+@click.option("--min-confidence", type=click.FloatRange(0, 1), help="What is surer is enough.")
+@click.option("--infer-email", is_flag=True, help="Have likely addresses checked before a search.")
+@click.option(
+    "--fill",
+    type=click.Choice([str(one) for one in FillMode]),
+    help="What becomes of your own values.  [default: fillEmpty]",
+)
+@click.option(
+    "--max-credits",
+    type=click.FloatRange(0, 1_000_000),
+    metavar="N",
+    help="The most that a row may cost.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=CONCURRENCY, show_default=True)
 @click.option("--raw", is_flag=True, help="Do not neutralise spreadsheet formulas.")
 @click.option("--fresh", is_flag=True, help="Use no result of an earlier run.")
@@ -54,6 +77,13 @@ def enrich_command(
     types: str | None,
     provider: str,
     fallbacks: tuple[str, ...],
+    require: str | None,
+    verdicts: tuple[str, ...],
+    no_catch_all: bool,
+    min_confidence: float | None,
+    infer_email: bool,
+    fill: str | None,
+    max_credits: float | None,
     concurrency: int,
     raw: bool,
     fresh: bool,
@@ -73,6 +103,17 @@ def enrich_command(
         workspace_id=settings.workspace,
         tag="enrich",
         salt=os.urandom(8).hex() if fresh else "",
+        options=options_of(
+            stop_rule={
+                "requiredFields": names_in(require),
+                "emailVerdicts": list(verdicts),
+                "acceptCatchAll": False if no_catch_all else None,
+                "minConfidence": min_confidence,
+            },
+            infer_email=infer_email,
+            fill=fill,
+            max_credits=max_credits,
+        ),
     )
     chosen = chosen_fields(fields)
     with (
@@ -155,7 +196,7 @@ async def runner(
             control=control,
             concurrency=concurrency,
             grace_s=GRACE_S,
-            only_lanes=frozenset({wish.provider_id}),
+            only_lanes=wish.lanes,
         )
     finally:
         await hot.close()
@@ -187,6 +228,29 @@ def known_provider(name: str) -> str:
     if name in REGISTERED:
         return name
     raise click.UsageError(f"there is no source {name!r}; {nearest(name, REGISTERED)}")
+
+
+def options_of(
+    *,
+    stop_rule: dict[str, Any],
+    infer_email: bool,
+    fill: str | None,
+    max_credits: float | None,
+) -> dict[str, Any]:
+    """Return what of a payload was chosen; what was not is left to the payload's own defaults."""
+    rule = {name: part for name, part in stop_rule.items() if part not in (None, [])}
+    options: dict[str, Any] = {
+        "stopRule": rule or None,
+        "inferEmail": infer_email or None,
+        "fillMode": fill,
+        "maxCredits": max_credits,
+    }
+    return {name: part for name, part in options.items() if part is not None}
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names of a list with commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def nearest(word: str, words: Collection[str]) -> str:
