@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import importlib
 import json
@@ -125,7 +126,7 @@ def main() -> NoReturn:
         code = report_usage(error, invocation)
     except EnrichdError as error:
         code = report(error, invocation)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
         click.echo("interrupted", err=True)
         code = INTERRUPTED
     except BrokenPipeError:

@@ -158,25 +158,27 @@ async def travel(
     bar: Bar,
 ) -> Trip:
     """Make the trip on the database of this call; Ctrl-C stops it in order, twice at once."""
-    async with (
-        invocation.session(is_migrating=True) as session,
-        Runtime(session.settings) as runtime,
-        runner(session, wish, concurrency, runtime) as processor,
-    ):
-        trip = Trip(
-            feed=feed,
-            writer=writer,
-            wish=wish,
-            queue=session.queue,
-            processor=processor,
-            on_progress=bar.show,
-        )
+    stops: list[Callable[[], object]] = []
+    with interruptible(stops):
+        async with (
+            invocation.session(is_migrating=True) as session,
+            Runtime(session.settings) as runtime,
+            runner(session, wish, concurrency, runtime) as processor,
+        ):
+            trip = Trip(
+                feed=feed,
+                writer=writer,
+                wish=wish,
+                queue=session.queue,
+                processor=processor,
+                on_progress=bar.show,
+            )
 
-        def stop() -> None:
-            bar.show_stopping()
-            trip.stop()
+            def stop() -> None:
+                bar.show_stopping()
+                trip.stop()
 
-        with interruptible(stop):
+            stops.append(stop)
             await trip.run()
     return trip
 
@@ -204,18 +206,27 @@ async def runner(
 
 
 @contextlib.contextmanager
-def interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop in order; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
+def interruptible(stops: list[Callable[[], object]]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM call what is in `stops`, then cancel this task, then kill.
+
+    Until the block is left, also while connections close: python's own KeyboardInterrupt comes up
+    in whatever is just running, and what is running then says so with a traceback.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def stop_once() -> None:
+    def heard() -> None:
+        if stops:
+            stops.pop()()
+            return
+        task.cancel()
         for number in signals:
             loop.remove_signal_handler(number)
-        stop()
+            signal.signal(number, signal.SIG_DFL)
 
     for number in signals:
-        loop.add_signal_handler(number, stop_once)
+        loop.add_signal_handler(number, heard)
     try:
         yield
     finally:
