@@ -26,7 +26,10 @@ NO_NETWORK = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended; `exit_code` is minus the signal that ended it."""
+    """How a process ended; `exit_code` is minus the signal that ended it.
+
+    `peak_bytes` is the most memory it held as last seen while it ran, 20 ms before its end or less.
+    """
 
     exit_code: int
     stdout: str
@@ -64,19 +67,25 @@ class Running:
     def end(self, within_s: float = 60.0) -> Ended:
         """Wait for its end."""
         deadline = time.monotonic() + within_s
-        pid = self.process.pid
-        while True:
-            done, status, usage = os.wait4(pid, os.WNOHANG)
-            if done:
-                break
+        peak_bytes = 0
+        while self.process.poll() is None:
+            peak_bytes = peak_memory(self.process.pid) or peak_bytes
             if time.monotonic() > deadline:
                 self.process.kill()
                 self.process.wait()
                 raise TimeoutError(f"still running after {within_s:g} s:\n{self.stderr}")
             time.sleep(0.02)
-        self.process.returncode = os.waitstatus_to_exitcode(status)
         stdout, stderr = (path.read_text() for path in self._paths)
-        return Ended(self.process.returncode, stdout, stderr, usage.ru_maxrss * 1024)
+        return Ended(self.process.returncode, stdout, stderr, peak_bytes)
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most bytes a process ever held since it runs its program; 0 when it has ended."""
+    # ru_maxrss will not do: it counts the size of who started it, which is large late in a run.
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def plain_environment(home: Path, **variables: str) -> dict[str, str]:
