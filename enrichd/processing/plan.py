@@ -11,12 +11,16 @@ from uuid import UUID
 
 from enrichd.domain.jobs import Claimed
 from enrichd.errors import Unavailable
+from enrichd.queue.manager import HINT_EVERY_S
 from enrichd.store import lanes
 from enrichd.store.database import Database
 from enrichd.store.jobs import Lane
 from enrichd.store.lanes import NOBODY, OpenLane
 
 REFRESH_S = 1.0
+# Who enqueues hints once in 20 ms (`HINT_EVERY_S`), so a job that came right after a hint has none
+# of its own. It is committed before those 20 ms are over, and found by one more look after them.
+SETTLED_AFTER_S = 2 * HINT_EVERY_S
 # While claims come back full, each starts where the last one did and not at the rank floor: under a
 # held snapshot, thousands of dead entries lie in between. What came in below waits for a deep one.
 DEEP_S = 0.25
@@ -57,6 +61,10 @@ class Plan:
         """The lowest rank that the last full claim took, by lane and priority."""
         self._deep_at = float("-inf")
         self._has_hint = False
+        self._settled_at = float("-inf")
+        """When no job can be there any more whose hint was spared because of the last one."""
+        self._asked_at = float("-inf")
+        """When the last look or claim was sent."""
         self.hints = 0
         """How many times somebody said that there are jobs."""
 
@@ -71,8 +79,9 @@ class Plan:
         return asyncio.get_running_loop().time() < self._look_at
 
     def forget_empty(self) -> None:
-        """Look again at once, with fresh lanes."""
+        """Look again at once, with fresh lanes, and once more when the hint has settled."""
         self._look_at = self._read_at = float("-inf")
+        self._settled_at = asyncio.get_running_loop().time() + SETTLED_AFTER_S
         self._has_hint = True
         self.hints += 1
 
@@ -134,9 +143,13 @@ class Plan:
 
     def note_empty(self, *, next_look_s: float, hints: int) -> None:
         """Note that there is nothing to claim."""
-        if hints == self.hints:
-            jitter = random.uniform(1.0, 1.75)
-            self._look_at = asyncio.get_running_loop().time() + next_look_s * jitter
+        if hints != self.hints:
+            return
+        if self._asked_at < self._settled_at:
+            self._look_at, self._read_at = self._settled_at, float("-inf")
+        else:
+            now = asyncio.get_running_loop().time()
+            self._look_at = now + next_look_s * random.uniform(1.0, 1.75)
 
     async def refresh(
         self, database: Database, *, next_look_s: float, worker_id: UUID = NOBODY
@@ -149,7 +162,7 @@ class Plan:
             # Somebody says that there are jobs: first the claim, on the lanes as they were known.
             self._has_hint = False
             return
-        hints = self.hints
+        hints, self._asked_at = self.hints, now
         try:
             async with database.connection() as conn:
                 found = await lanes.open_lanes(conn, worker_id=worker_id)
@@ -160,7 +173,8 @@ class Plan:
         self._capped = frozenset(lane.provider_id for lane in found if lane.spare is not None)
         self._held_at_read = Counter(self._holding()) if self._capped else Counter()
         self.heard = frozenset(found[0].heard) if found else frozenset()
-        self._read_at = now
+        if hints == self.hints:  # Else the hint may be of a lane that was not there yet.
+            self._read_at, self._has_hint = now, False
         if not any(lane.has_ready for lane in self._lanes):
             self.note_empty(next_look_s=next_look_s, hints=hints)
 
@@ -169,7 +183,7 @@ class Plan:
         if not room:
             return []
         self._turn += 1
-        now = asyncio.get_running_loop().time()
+        self._asked_at = now = asyncio.get_running_loop().time()
         if now >= self._deep_at:
             self._deep_at = now + DEEP_S
             self._heads = {}

@@ -80,6 +80,18 @@ async def test_a_hint_alone_brings_a_job_to_the_worker_on_duty(
         await eventually(lambda count=count: ended(count), within_s=3.0)
 
 
+async def test_a_job_that_comes_right_after_a_hint_needs_none_of_its_own(
+    duty, make, queue, running, eventually
+):
+    running(make(poll_interval_s=60.0, duty=duty))
+    await eventually(lambda: listeners(queue))
+
+    for count in range(2, 21, 2):
+        await enqueue(queue, "empty")
+        await enqueue(queue, "empty")
+        await eventually(lambda count=count: ended(count), within_s=3.0)
+
+
 async def test_a_hint_that_comes_during_a_run_brings_its_job_too(
     duty, make, queue, running, eventually
 ):

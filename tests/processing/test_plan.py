@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from enrichd.domain.jobs import Claimed, NewJob
@@ -68,6 +70,46 @@ async def test_a_hint_that_came_during_a_claim_is_not_lost(plan):
     plan.note(2, [], next_look_s=60.0, hints=hints)
 
     assert not plan.is_known_empty
+
+
+async def test_after_a_hint_there_is_one_more_look_for_jobs_without_one(plan, eventually):
+    plan.forget_empty()
+    floors(plan)
+    plan.note_empty(next_look_s=60.0, hints=plan.hints)
+    assert plan.pause_s() <= plan_module.SETTLED_AFTER_S
+
+    await eventually(lambda: has_settled(plan))
+    floors(plan)
+    plan.note_empty(next_look_s=60.0, hints=plan.hints)
+
+    assert plan.pause_s() > 59.0
+
+
+async def test_a_claim_sent_before_a_hint_settled_is_not_the_one_after(plan, eventually):
+    plan.forget_empty()
+    floors(plan)
+
+    await eventually(lambda: has_settled(plan))
+    plan.note_empty(next_look_s=60.0, hints=plan.hints)
+
+    assert not plan.is_known_empty
+
+
+async def test_a_hint_that_comes_while_the_lanes_are_read_has_them_read_again(queue):
+    plan = Plan()
+    reading = asyncio.create_task(plan.refresh(queue.database, next_look_s=60.0))
+    await asyncio.sleep(0)
+    plan.forget_empty()
+    await reading
+    await enqueue(queue, "empty")
+
+    await plan.refresh(queue.database, next_look_s=60.0)
+
+    assert floors(plan) == [0]
+
+
+async def has_settled(plan: Plan) -> bool:
+    return asyncio.get_running_loop().time() >= plan._settled_at
 
 
 # A lane with a cap
