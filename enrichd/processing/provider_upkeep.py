@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from enrichd.logs import get_logger
+from enrichd.queue.changes import tell_moved
 from enrichd.store import callbacks, credits, provider_state, relaning
 from enrichd.store.database import RACES, Database
 from enrichd.store.lanes import Look
@@ -41,7 +42,9 @@ class ProviderUpkeep:
                 moved += await self._relane()
             if seen.has_answers:
                 async with self._database.connection() as conn:
-                    moved += await callbacks.resume_received(conn)
+                    resumed = await callbacks.resume_received(conn)
+                await tell_moved(self._database, resumed)
+                moved += len(resumed)
             if seen.has_forgotten_calls:
                 async with self._database.connection() as conn:
                     calls = await credits.sweep(conn)

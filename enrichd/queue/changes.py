@@ -7,7 +7,7 @@ lost; whoever listens asks the tables as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from enrichd.errors import Unavailable
 from enrichd.logs import get_logger
@@ -72,10 +72,23 @@ class Changes:
 
     async def _tell(self) -> None:
         untold, self._untold, self._count = self._untold, {}, 0
-        if not untold:
-            return
-        try:
-            async with self._database.connection() as conn:
-                await changes.tell(conn, untold)
-        except (Unavailable, *RACES) as error:
-            log.debug("changes_untold", workspaces=len(untold), reason=str(error))
+        await tell(self._database, untold)
+
+
+async def tell(database: Database, changed: Mapping[str, Collection[str]]) -> None:
+    """Tell who listens of jobs, ids by workspace. Never fails: what changed was committed."""
+    if not changed:
+        return
+    try:
+        async with database.connection() as conn:
+            await changes.tell(conn, changed)
+    except (Unavailable, *RACES) as error:
+        log.debug("changes_untold", workspaces=len(changed), reason=str(error))
+
+
+async def tell_moved(database: Database, moved: Iterable[tuple[str, str]]) -> None:
+    """Do the same for pairs of a workspace and an id."""
+    changed: dict[str, list[str]] = {}
+    for workspace_id, job_id in moved:
+        changed.setdefault(workspace_id, []).append(job_id)
+    await tell(database, changed)

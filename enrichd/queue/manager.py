@@ -18,6 +18,7 @@ from enrichd.domain.jobs import CANCELLABLE, RETRYABLE, Claimed, Enqueued, JobSt
 from enrichd.domain.outcomes import JobError
 from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused, Unavailable
 from enrichd.logs import get_logger
+from enrichd.queue.changes import tell_moved
 from enrichd.queue.intake import row_of
 from enrichd.store import changes, job_moves, job_reads, jobs, lanes, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
@@ -195,7 +196,7 @@ class JobQueueManager:
         pairs = await self._alone(
             lambda conn: job_moves.cancel(conn, workspace_id=workspace_id, ids=ids)
         )
-        await self._tell(workspace_id, [job_id for job_id, _ in pairs])
+        await tell_moved(self.database, ((workspace_id, str(job_id)) for job_id, _ in pairs))
         return {job_id: JobStatus(status) for job_id, status in pairs}
 
     async def retry(self, *, workspace_id: str, job_id: UUID) -> None:
@@ -211,7 +212,7 @@ class JobQueueManager:
         retried = await self._alone(
             lambda conn: job_moves.retry(conn, workspace_id=workspace_id, ids=ids)
         )
-        await self._tell(workspace_id, retried)
+        await tell_moved(self.database, ((workspace_id, str(job_id)) for job_id in retried))
         return retried
 
     async def resume(self, *, job_id: UUID) -> bool:
@@ -233,7 +234,8 @@ class JobQueueManager:
         expired = await self._alone(job_moves.expire_waiting)
         await self._alone(lambda conn: workers.mark_dead(conn, timeout_s=worker_timeout_s))
         rescued = await self._alone(job_moves.rescue)
-        return Upkeep(promoted, expired, rescued)
+        await tell_moved(self.database, chain(promoted, expired, rescued))
+        return Upkeep(len(promoted), len(expired), len(rescued))
 
     async def raise_floors(self) -> None:
         """Lift the rank floors, and rank anew what a slow transaction put below one."""
@@ -254,16 +256,6 @@ class JobQueueManager:
         ids = self._untold.setdefault(workspace_id, [])
         if len(ids) < TOLD_MAX:
             ids.append(str(job_id))
-
-    async def _tell(self, workspace_id: str, ids: Sequence[UUID]) -> None:
-        """Tell who listens that jobs were moved. Never fails: that was committed."""
-        if not ids:
-            return
-        try:
-            async with self.database.connection() as conn:
-                await changes.tell(conn, {workspace_id: [str(job_id) for job_id in ids]})
-        except (Unavailable, *RACES) as error:
-            log.debug("changes_untold", jobs=len(ids), reason=str(error))
 
     async def _alone(
         self, work: Callable[[Connection], Awaitable[Answer]], *, tries: int = RACE_TRIES

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 from uuid import UUID
 
+from enrichd.store.changes import Moved
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
 
@@ -309,15 +310,15 @@ RESUME_DUE: LiteralString = """
                      + enrichment_rank_base(job.workspace_id, job.provider_id, job.priority)
       from parked
      where job.id = parked.id
-    returning job.id
+    returning job.workspace_id, job.id::text
 """
 
 
 @around("resume")
-async def resume_received(conn: Connection, *, limit: int = BATCH) -> int:
-    """Resume parked jobs whose callback has come or whose poll is due; return how many."""
+async def resume_received(conn: Connection, *, limit: int = BATCH) -> Moved:
+    """Resume parked jobs whose callback has come or whose poll is due; return them."""
     values = {"limit": limit, "again_s": RESUME_AGAIN_S}
-    return (await conn.execute(RESUME_DUE, values)).rowcount
+    return await (await conn.execute(RESUME_DUE, values)).fetchall()
 
 
 EXPIRE: LiteralString = """

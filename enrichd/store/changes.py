@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeAlias
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,8 @@ from enrichd.logs import get_logger
 from enrichd.store.database import Connection, connect, translated
 from enrichd.store.json_text import loads
 
+Moved: TypeAlias = list[tuple[str, str]]
+"""The workspace and id of each job that a statement moved."""
 EVERYBODY: Final = "*"
 """In place of workspaces: all of them."""
 CHUNK_BYTES_MAX: Final = 7_900

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from enrichd import metrics
 from enrichd.domain.jobs import CRASHES_MAX
+from enrichd.store.changes import Moved
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
 from enrichd.store.telling import TELL_MOVED
@@ -144,14 +145,14 @@ PROMOTE_DUE: LiteralString = """
        set status = 'pending', fair_rank = ranked.fair_rank, updated_at = now()
       from ranked
      where job.id = ranked.id
-    returning job.id
+    returning job.workspace_id, job.id::text
 """
 
 
 @around("promote")
-async def promote_due(conn: Connection, *, limit: int = BATCH) -> int:
-    """Move due jobs from `scheduled` to `pending`; return how many, at most `limit`."""
-    return (await conn.execute(PROMOTE_DUE, {"limit": limit})).rowcount
+async def promote_due(conn: Connection, *, limit: int = BATCH) -> Moved:
+    """Move due jobs from `scheduled` to `pending`; return them, at most `limit`."""
+    return await (await conn.execute(PROMOTE_DUE, {"limit": limit})).fetchall()
 
 
 NEXT_DUE: LiteralString = """
@@ -197,14 +198,14 @@ EXPIRE_WAITING: LiteralString = f"""
         returning job.*
     ),
     told as ({TELL_MOVED})
-    select id from moved
+    select workspace_id, id::text from moved
 """  # noqa: S608 - made of constants
 
 
 @around("expire")
-async def expire_waiting(conn: Connection, *, limit: int = BATCH) -> int:
-    """Take parked jobs past their deadline out of `waiting`; return how many."""
-    return (await conn.execute(EXPIRE_WAITING, {"limit": limit})).rowcount
+async def expire_waiting(conn: Connection, *, limit: int = BATCH) -> Moved:
+    """Take parked jobs past their deadline out of `waiting`; return them, at most `limit`."""
+    return await (await conn.execute(EXPIRE_WAITING, {"limit": limit})).fetchall()
 
 
 RESUME: LiteralString = """
@@ -295,13 +296,14 @@ RESCUE: LiteralString = f"""
         returning job.*
     ),
     told as ({TELL_MOVED})
-    select type from moved
+    select workspace_id, id::text, type from moved
 """  # noqa: S608 - made of constants
 
 
 @around("rescue")
-async def rescue(conn: Connection, *, limit: int = BATCH) -> int:
-    """Take jobs away from workers that are dead or gone; return how many, at most `limit`."""
+async def rescue(conn: Connection, *, limit: int = BATCH) -> Moved:
+    """Take jobs away from workers that are dead or gone; return them, at most `limit`."""
     cursor = await conn.execute(RESCUE, {"limit": limit, "crashes_max": CRASHES_MAX})
-    metrics.rescued([job_type for (job_type,) in await cursor.fetchall()])
-    return cursor.rowcount
+    rows = await cursor.fetchall()
+    metrics.rescued([job_type for _, _, job_type in rows])
+    return [(workspace_id, job_id) for workspace_id, job_id, _ in rows]

@@ -18,14 +18,15 @@ from enrichd.api.live import Event, Place, Subscription, Wanted, event_of, place
 from enrichd.domain.api_keys import id_of
 from enrichd.domain.jobs import NewJob
 from enrichd.processing.processor import JobProcessor
+from enrichd.processing.provider_upkeep import ProviderUpkeep
 from enrichd.queue.changes import Changes
-from enrichd.store import api_keys, changes, job_moves
+from enrichd.store import api_keys, changes, job_moves, lanes
 from enrichd.store.database import Connection, Database
 from tests.api.conftest import Served, an_api
 from tests.support import job_types
 from tests.support.event_streams import Listener
 from tests.support.event_streams import listening as listening_at
-from tests.support.factories import a_job
+from tests.support.factories import a_job, a_worker
 
 KILL_THE_EAR = """
     select pg_terminate_backend(pid)
@@ -240,6 +241,51 @@ async def test_a_worker_tells_of_its_runs_once_somebody_listens(api, database_ur
 
     assert {event.data["id"] for event in (*begun, *ended)} == {str(job.id)}
     assert begun[-1].data["attempts"] == 1
+
+
+async def test_what_upkeep_moves_is_told_at_once(api, conn, queue):
+    dead = await a_worker(conn, state="dead")
+    run = {"status": "processing", "worker_id": dead.id, "attempts": 1}
+    moves = {
+        "promoted": await a_job(
+            conn, workspace_id="team-a", status="scheduled", scheduled_in_s=-1, attempts=1
+        ),
+        "expired": await a_job(
+            conn, workspace_id="team-a", status="waiting", scheduled_in_s=-1, max_retries=0
+        ),
+        "rescued": await a_job(conn, workspace_id="team-a", **run),
+        "given up": await a_job(conn, workspace_id="team-a", **run, max_retries=0),
+    }
+    async with listening(api) as listener:
+        await queue.tend(worker_timeout_s=60)
+        heard = {(await listener.next()).job for _ in moves}
+
+    assert heard == {
+        ("job.pending", str(moves["promoted"].id)),
+        ("job.dead_letter", str(moves["expired"].id)),
+        ("job.pending", str(moves["rescued"].id)),
+        ("job.dead_letter", str(moves["given up"].id)),
+    }
+
+
+async def test_a_job_whose_callback_came_while_it_ran_is_told_when_it_goes_on(
+    api, conn, database_url
+):
+    job = await a_job(conn, workspace_id="team-a", status="waiting", attempts=1)
+    await conn.execute(
+        "insert into enrichment_callbacks (token_hash, workspace_id, provider_id, operation,"
+        " cache_key, job_id, state, answer, received_at, deadline)"
+        " values ('t', 'team-a', 'p', 'o', 'k', %s, 'received', '{}', now(), now() + '1 h')",
+        [job.id],
+    )
+    database = Database(database_url)
+    async with listening(api) as listener:
+        seen = await lanes.look(conn, room=1, worker_timeout_s=60)
+        assert await ProviderUpkeep(database).tend(seen) == 1
+        event = await listener.next()
+    await database.close()
+
+    assert event.job == ("job.pending", str(job.id))
 
 
 # Lost hints

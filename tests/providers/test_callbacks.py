@@ -136,13 +136,13 @@ async def test_one_that_comes_while_the_job_still_runs_is_found_when_it_parks(wa
     # Even before the provider's own answer said what the request is called.
     assert await receive_callback(other, token, b"{}") is Receipt.KEPT
     await waiting.asked(token, request_id="r-1", poll_after_s=60.0)
-    assert await callbacks.resume_received(jobs) == 0
+    assert len(await callbacks.resume_received(jobs)) == 0
     await jobs.execute(
         "update enrichment_jobs set status = 'waiting', worker_id = null,"
         " scheduled_at = now() + interval '1 hour'"
     )
 
-    assert await callbacks.resume_received(jobs) == 1
+    assert len(await callbacks.resume_received(jobs)) == 1
     assert await state_of(jobs, job.id) == "pending"
     assert await waiting.answer_for(job.id, KEY) == Received("{}")
 
@@ -157,14 +157,14 @@ async def test_a_job_is_not_resumed_again_and_again_for_the_same_news(waiting, j
             "update enrichment_jobs set status = 'waiting', scheduled_at = now() + interval '1 h'"
         )
 
-    assert await callbacks.resume_received(jobs) == 1
+    assert len(await callbacks.resume_received(jobs)) == 1
     await parks_again()
-    assert await callbacks.resume_received(jobs) == 0, "it did not poll, and would spin"
+    assert len(await callbacks.resume_received(jobs)) == 0, "it did not poll, and would spin"
     await waiting.poll_again(job.id, KEY, poll_after_s=0.0)
-    assert await callbacks.resume_received(jobs) == 1, "it polled, and the next poll is due"
+    assert len(await callbacks.resume_received(jobs)) == 1, "it polled, and the next poll is due"
     await parks_again()
     await jobs.execute("update enrichment_callbacks set resumed_at = now() - interval '31 s'")
-    assert await callbacks.resume_received(jobs) == 1, "somebody has to look some day"
+    assert len(await callbacks.resume_received(jobs)) == 1, "somebody has to look some day"
 
 
 async def test_a_poll_that_is_not_due_resumes_nobody_and_sweeps_are_bounded(waiting, jobs):
@@ -174,7 +174,7 @@ async def test_a_poll_that_is_not_due_resumes_nobody_and_sweeps_are_bounded(wait
     late = await a_job(jobs, status="waiting")
     await waiting.asked((await expect(waiting, late.id)).token, request_id="x", poll_after_s=60.0)
 
-    assert [await callbacks.resume_received(jobs, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert [len(await callbacks.resume_received(jobs, limit=2)) for _ in range(3)] == [2, 1, 0]
     assert await state_of(jobs, late.id) == "waiting"
 
 

@@ -584,11 +584,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.come_due(job)
         match what:
             case "promote":
-                assert self.store(job_moves.promote_due) == self.expect_promotion()
+                assert len(self.store(job_moves.promote_due)) == self.expect_promotion()
             case "expire":
-                assert self.store(job_moves.expire_waiting) == self.expect_expiry()
+                assert len(self.store(job_moves.expire_waiting)) == self.expect_expiry()
             case "rescue":
-                assert self.store(job_moves.rescue) == self.expect_rescue()
+                assert len(self.store(job_moves.rescue)) == self.expect_rescue()
             case "floors":
                 self.sql("update enrichment_lanes set floor_at = now() - interval '6 s'")
                 self.store(lanes.raise_floors)

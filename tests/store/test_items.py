@@ -100,10 +100,10 @@ async def test_rescue_passes_by_a_job_while_its_lead_is_being_written(conn, data
         await items.record(conn, worker_id=worker.id, items=[a_lead(job)])
         async with other.connection() as rescuer:
             await rescuer.execute("update enrichment_workers set state = 'dead'")
-            assert await job_moves.rescue(rescuer) == 0
+            assert len(await job_moves.rescue(rescuer)) == 0
 
     async with other.connection() as rescuer:
-        assert await job_moves.rescue(rescuer) == 1
+        assert len(await job_moves.rescue(rescuer)) == 1
     await other.close()
 
     assert await items.record(conn, worker_id=worker.id, items=[a_lead(job, "2")]) == set()
