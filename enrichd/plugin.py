@@ -49,6 +49,7 @@ from enrichd.errors import (
 from enrichd.handlers.context import Item, JobContext
 from enrichd.handlers.registry import TypedHandler, handler_of
 from enrichd.providers.base import (
+    Accounting,
     Asynchronous,
     Bulk,
     Found,
@@ -73,6 +74,7 @@ from enrichd.providers.json_parts import object_of
 from enrichd.settings.providers import ProviderSettings
 
 __all__ = [
+    "Accounting",
     "Answer",
     "Asynchronous",
     "Bulk",

@@ -122,6 +122,14 @@ class Asynchronous(Protocol):
         """Return the answer that was called back. Raises ProviderGarbled if it is none."""
 
 
+@runtime_checkable
+class Accounting(Protocol):
+    """A provider that says what is left of its credits only when it is asked, for free."""
+
+    async def credits_left(self) -> Decimal | None:
+        """Ask; None if the answer does not say."""
+
+
 Factory: TypeAlias = Callable[[Connections, ProviderSettings], Provider]
 Adapter = TypeVar("Adapter", bound=type[Provider])
 

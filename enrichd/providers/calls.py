@@ -270,6 +270,7 @@ class Calls:
         # First of all: whoever is cancelled from here on leaves the answer behind.
         attempt.settle(answer)
         await report(shared, source.credential, operation, answer, seconds)
+        shared.credits_left.hear(source.credential, source.adapter, answer)
         return answer
 
     async def _claim_all(

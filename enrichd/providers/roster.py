@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from enrichd.providers.breakers import Breakers
     from enrichd.providers.callbacks import Callbacks
     from enrichd.providers.credits import Caps
+    from enrichd.providers.credits_left import CreditsLeft
     from enrichd.providers.keyring import Keyring
     from enrichd.providers.limiter import RateLimiter
     from enrichd.providers.suppressions import Suppressions
@@ -47,11 +48,13 @@ class Shared:
     suppressions: Suppressions
     callbacks: Callbacks
     caps: Caps
+    credits_left: CreditsLeft
     wait_s_max: float = 5.0
     """How long a run may wait for a permit before it is put off."""
 
     async def aclose(self) -> None:
         """Write what is still to be written, then close the connection."""
+        await self.credits_left.aclose()
         await self.suppressions.aclose()
         await self.limiter.aclose()
         await self.answers.aclose()

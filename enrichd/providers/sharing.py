@@ -6,6 +6,7 @@ from enrichd.providers.answers import Answers
 from enrichd.providers.breakers import Breakers
 from enrichd.providers.callbacks import Callbacks
 from enrichd.providers.credits import Caps
+from enrichd.providers.credits_left import CreditsLeft
 from enrichd.providers.keyring import Keyring
 from enrichd.providers.limiter import RateLimiter
 from enrichd.providers.roster import Shared
@@ -33,5 +34,6 @@ def share(settings: Settings, database: Database) -> Shared:
         suppressions=Suppressions(own, installation),
         callbacks=Callbacks(own, base_url=settings.callback_base_url),
         caps=caps,
+        credits_left=CreditsLeft(own),
         wait_s_max=settings.provider_wait_max_s,
     )

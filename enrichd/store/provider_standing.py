@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -73,10 +73,13 @@ async def broken(
     return [Broken(*row) async for row in await conn.execute(BROKEN, values)]
 
 
-# Said with nearly every answer, and worth a write only when it is news.
+# Worth a write only when it is news. Rows are locked in order of their credentials.
 NOTE_CREDITS: LiteralString = """
     insert into enrichment_provider_state as state (provider_id, credits_left, credits_seen_at)
-    values (%(credential)s, %(credits_left)s, now())
+    select said.credential, said.credits_left, now()
+      from unnest(%(credentials)s::text[], %(credits_left)s::numeric[])
+           as said(credential, credits_left)
+     order by said.credential
         on conflict (provider_id) do update
        set credits_left = excluded.credits_left, credits_seen_at = excluded.credits_seen_at
      where state.credits_left is distinct from excluded.credits_left
@@ -84,6 +87,28 @@ NOTE_CREDITS: LiteralString = """
 """
 
 
-async def note_credits_left(conn: Connection, *, credential: str, credits_left: Decimal) -> None:
-    """Keep what a provider said that is left of its credits."""
-    await conn.execute(NOTE_CREDITS, {"credential": credential, "credits_left": credits_left})
+async def note_credits_left(conn: Connection, *, credits_left: Mapping[str, Decimal]) -> None:
+    """Keep what providers said that is left of their credits, by credential."""
+    values = {
+        "credentials": text_array(list(credits_left)),
+        "credits_left": list(credits_left.values()),
+    }
+    await conn.execute(NOTE_CREDITS, values)
+
+
+DUE_FOR_CREDITS: LiteralString = """
+    select named.credential
+      from unnest(%(credentials)s::text[]) as named(credential)
+      left join enrichment_provider_state as state on state.provider_id = named.credential
+     where state.credits_seen_at is null
+        or state.credits_seen_at <= now() - make_interval(secs => %(older_than_s)s)
+     order by named.credential
+"""
+
+
+async def due_for_credits(
+    conn: Connection, *, credentials: Sequence[str], older_than_s: float
+) -> list[str]:
+    """Return the credentials of which nobody has heard for so long what is left."""
+    values = {"credentials": text_array(credentials), "older_than_s": older_than_s}
+    return [name async for (name,) in await conn.execute(DUE_FOR_CREDITS, values)]

@@ -10,9 +10,9 @@ async def test_credits_that_are_left_are_kept_by_credential_and_written_only_whe
 ):
     for _ in range(2):
         await provider_standing.note_credits_left(
-            conn, credential="hunter#acme", credits_left=Decimal("12.5")
+            conn, credits_left={"hunter#acme": Decimal("12.5")}
         )
-    await provider_standing.note_credits_left(conn, credential="pdl", credits_left=Decimal(3))
+    await provider_standing.note_credits_left(conn, credits_left={"pdl": Decimal(3)})
 
     found = await provider_standing.standings(conn, ["hunter#acme", "hunter", "pdl"])
 
@@ -27,9 +27,7 @@ async def test_credits_that_are_left_are_kept_by_credential_and_written_only_whe
         " where provider_id = 'hunter#acme'"
     )
     inserted, _ = await versions.fetchone()
-    await provider_standing.note_credits_left(
-        conn, credential="hunter#acme", credits_left=Decimal("12.5")
-    )
+    await provider_standing.note_credits_left(conn, credits_left={"hunter#acme": Decimal("12.5")})
     again = await conn.execute(
         "select xmin::text::bigint from enrichment_provider_state where provider_id = 'hunter#acme'"
     )
@@ -45,3 +43,16 @@ async def test_a_breaker_that_was_opened_for_a_time_says_until_when(conn):
     assert found["hunter"].open_until is not None
     assert found["pdl"].open_until is None
     assert found["pdl"].is_set_by_hand
+
+
+async def test_a_provider_is_due_until_somebody_heard_what_is_left(conn):
+    await provider_standing.note_credits_left(conn, credits_left={"hunter": Decimal(3)})
+    names = ["hunter#acme", "hunter"]
+
+    due = await provider_standing.due_for_credits(conn, credentials=names, older_than_s=60.0)
+    await conn.execute(
+        "update enrichment_provider_state set credits_seen_at = now() - interval '61 s'"
+    )
+    later = await provider_standing.due_for_credits(conn, credentials=names, older_than_s=60.0)
+
+    assert (due, later) == (["hunter#acme"], ["hunter", "hunter#acme"])

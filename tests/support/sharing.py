@@ -16,6 +16,7 @@ from enrichd.providers.base import Found, Operation, Provider, Query
 from enrichd.providers.breakers import Breakers
 from enrichd.providers.client import Connections, common_limits
 from enrichd.providers.credits import NO_CAPS, Caps
+from enrichd.providers.credits_left import CreditsLeft
 from enrichd.providers.dns import Resolver
 from enrichd.providers.limiter import RateLimiter
 from enrichd.providers.roster import Providers, Shared
@@ -109,6 +110,7 @@ async def sharing_providers(
         suppressions=NobodySuppressed(),  # type: ignore[arg-type]
         callbacks=callbacks,
         caps=caps,
+        credits_left=CreditsLeft(database, pause_s=0.05),
     )
     connections = Connections(
         resolver=Resolver(NOBODY, timeout_s=1.0),

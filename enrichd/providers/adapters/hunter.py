@@ -23,6 +23,7 @@ from enrichd.providers.checked_emails import KEEP_CERTAIN, checked_email, now
 from enrichd.providers.clearbit_shape import company_facts, observed, person_facts, profile_of
 from enrichd.providers.client import Answer, Connections, send
 from enrichd.providers.contracts import Contract, Ending, Window, garbled, judge
+from enrichd.providers.json_parts import credits, mapping, object_of
 from enrichd.providers.site_text import clean_text, email, http_url
 from enrichd.settings.providers import ProviderSettings
 
@@ -139,10 +140,18 @@ class Hunter:
         """Raise ProviderGarbled: Hunter never calls back."""
         raise ProviderGarbled("hunter never calls back", provider=self.provider_id)
 
-    async def _ask(self, operation: Operation, query: Query, request_id: str) -> Found | Pending:
-        path, params = _request(operation, query)
+    async def credits_left(self) -> Decimal | None:
+        """Ask for the account; what is called available there is what the plan has in all."""
+        answer = await self._get("/account", {})
+        judge(answer, CONTRACT)
+        data = mapping(object_of(answer).get("data"))
+        plan = mapping(mapping(data.get("requests")).get("credits"))
+        has, used = credits(plan.get("available")), credits(plan.get("used"))
+        return None if has is None or used is None else max(has - used, Decimal(0))
+
+    async def _get(self, path: str, params: Mapping[str, str]) -> Answer:
         assert self._key is not None
-        answer = await send(
+        return await send(
             self._connections.http,
             "GET",
             self._base_url + path,
@@ -150,6 +159,9 @@ class Hunter:
             params=params,
             headers={"X-API-KEY": self._key.get_secret_value(), "Accept": "application/json"},
         )
+
+    async def _ask(self, operation: Operation, query: Query, request_id: str) -> Found | Pending:
+        answer = await self._get(*_request(operation, query))
         ending = judge(answer, CONTRACT, ending=_reading(answer))
         if ending is Ending.PENDING:
             return Pending(request_id, POLL_AFTER_S, GIVE_UP_AFTER_S)

@@ -71,6 +71,7 @@ class FakeHunter(FakeProvider):
     }
     free_paths = frozenset({"/account", "/email-count"})
     open_paths = frozenset({"/email-count"})
+    side_paths = frozenset({"/account"})
 
     def __init__(self, *, pending_polls: int = 2, verify_cost: str = "1", **options: Any) -> None:
         super().__init__(**options)
@@ -288,8 +289,10 @@ class FakeHunter(FakeProvider):
 
     def _account(self, question: Question) -> Reply:
         account = self.accounts[question.key or ""]
-        left = 10_000 if account.balance is None else int(account.balance)
-        credits = {"used": float(self.credits_spent), "available": left}
+        used = float(self.credits_spent)
+        # What the plan has in all, not what is left of it: its clients take the one from the other.
+        available = 10_000 if account.balance is None else float(account.balance) + used
+        credits = {"used": used, "available": available}
         return _data(question, {"plan_name": "Growth", "requests": {"credits": credits}})
 
 

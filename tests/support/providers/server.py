@@ -126,6 +126,8 @@ class FakeProvider:
     """Answered without a credit left."""
     open_paths: ClassVar[frozenset[str]] = frozenset()
     """Answered without a key."""
+    side_paths: ClassVar[frozenset[str]] = frozenset()
+    """No questions about anybody: not limited, not among `calls`, passed by by faults of `*`."""
 
     def __init__(
         self,
@@ -147,6 +149,7 @@ class FakeProvider:
         self.callback_style = callback_style
         self.calls: Counter[str] = Counter()
         """By path; `calls.total()` is all of them, refused ones too."""
+        self.side_calls: Counter[str] = Counter()
         self.calls_by_subject: Counter[str] = Counter()
         """By whom was asked about, as `subject_of` says."""
         self.credits_by_path: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -281,10 +284,13 @@ class FakeProvider:
             return web.json_response(self.stats())
         question = await self._question(request)
         subject = self.subject_of(question)
-        self.calls[question.path] += 1
-        self.calls_by_subject[subject] += 1
-        self.arrivals.append(Arrival(time.monotonic(), question.path, question.key, subject))
-        self.questions.append(question)
+        if question.path in self.side_paths:
+            self.side_calls[question.path] += 1
+        else:
+            self.calls[question.path] += 1
+            self.calls_by_subject[subject] += 1
+            self.arrivals.append(Arrival(time.monotonic(), question.path, question.key, subject))
+            self.questions.append(question)
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
 
@@ -324,10 +330,11 @@ class FakeProvider:
         return _with_key(question, self.key_of(question))
 
     def _next_fault(self, path: str) -> Fault | None:
-        for scope in (path, ANY):
+        for scope in (path,) if path in self.side_paths else (path, ANY):
             if self._faults[scope]:
                 return self._faults[scope].popleft()
-        return self._lasting.get(path) or self._lasting.get(ANY)
+        lasting = None if path in self.side_paths else self._lasting.get(ANY)
+        return self._lasting.get(path) or lasting
 
     def _answer(self, question: Question, subject: str) -> Reply:
         reply = self._refusal(question)
@@ -358,7 +365,8 @@ class FakeProvider:
             self.refused[trouble] += 1
             return self.refuse_key(question, trouble)
         assert question.key is not None
-        usage = self.meter.count(question.key, question.path)
+        is_metered = question.path not in self.side_paths
+        usage = self.meter.count(question.key, question.path) if is_metered else None
         if usage is not None:
             self.refused["rate"] += 1
             return self.refuse_rate(question, usage)
