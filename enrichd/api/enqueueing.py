@@ -22,7 +22,7 @@ from enrichd.domain import payloads
 from enrichd.domain.jobs import Enqueued, Job, NewJob
 from enrichd.errors import FieldProblem, InvalidPayload
 from enrichd.queue.intake import problems_of, row_of
-from enrichd.store import job_reads, jobs
+from enrichd.store import job_reads, job_views, jobs
 from enrichd.store.database import Connection
 from enrichd.store.jobs import Row
 from enrichd.store.one_trip import Prepared
@@ -114,9 +114,9 @@ async def enqueue_one(call: Call, wanted: JobToEnqueue) -> Answer:
     key = key_of(call, KEY_CHARS_MAX)
     row = checked_row(new_job(call, wanted, key), "")
 
-    done, job = await enqueued_at_once(call, row) or await enqueued_by_steps(call, row)
-    if key is not None and job is not None and not done.is_new:
-        require_same(job, wanted)
+    done, job = await enqueued_at_once(call, row) or await enqueued_by_steps(
+        call, row, is_checked=key is not None
+    )
     await tell_enqueued(call, {done.id: row.type} if done.is_new else {})
     return json_response(
         enqueued_of(done.id, done.is_new, job),
@@ -140,11 +140,15 @@ async def enqueued_at_once(call: Call, row: Row) -> tuple[Enqueued, Job] | None:
     return Enqueued(row.id, True), job_reads.job_of(found.rows[0])
 
 
-async def enqueued_by_steps(call: Call, row: Row) -> tuple[Enqueued, Job | None]:
-    """Enqueue any job, or find the one that is there."""
+async def enqueued_by_steps(
+    call: Call, row: Row, *, is_checked: bool
+) -> tuple[Enqueued, Job | None]:
+    """Enqueue any job, or find the one that is there; `is_checked`: which must be the same."""
 
     async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
         done = await jobs.enqueue(conn, row)
+        if is_checked:
+            await require_same(conn, [row], [done])
         job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
         return done, job
 
@@ -158,7 +162,14 @@ async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
         checked_row(new_job(call, one, key and f"{key}:{place}"), f"{place}.")
         for place, one in enumerate(wanted)
     ]
-    done = await in_workspace(call, lambda conn: jobs.enqueue_many(conn, rows))
+
+    async def work(conn: Connection) -> list[Enqueued]:
+        done = await jobs.enqueue_many(conn, rows)
+        if key is not None:
+            await require_same(conn, rows, done)
+        return done
+
+    done = await in_workspace(call, work)
     new = {one.id: row.type for row, one in zip(rows, done, strict=True) if one.is_new}
     await tell_enqueued(call, new)
     document = {
@@ -244,13 +255,20 @@ def checked_row(new: NewJob, prefix: str) -> Row:
         ) from None
 
 
-def require_same(job: Job, wanted: JobToEnqueue) -> None:
+async def require_same(conn: Connection, rows: Sequence[Row], done: Sequence[Enqueued]) -> None:
     """Raise Problem 422 if a key comes again with another job: the caller mixed something up."""
-    if job.type != wanted.type or job.payload != wanted.payload:
+    there = [place for place, one in enumerate(done) if not one.is_new]
+    if not there:
+        return
+    wanted = [(done[place].id, rows[place].type, rows[place].payload) for place in there]
+    unlike = await job_views.first_unlike(conn, workspace_id=rows[0].workspace_id, wanted=wanted)
+    if unlike is not None:
+        place, job_id = there[unlike[0]], unlike[1]
+        which = f" of job {place} of the array" if len(rows) > 1 else ""
         raise Problem(
             422,
             "idempotency_key_reused",
-            f"The Idempotency-Key belongs to job {job.id}, whose type or payload is another.",
+            f"The Idempotency-Key{which} is that of job {job_id}, of another type or payload.",
             fields=[FieldProblem("Idempotency-Key", "was used for another job")],
         )
 

@@ -1,4 +1,4 @@
-"""Reads that only people need: the clock, what tells ids apart, how far a batch is."""
+"""Reads that only people need: the clock, what tells ids apart, how far a batch is, mix-ups."""
 
 from __future__ import annotations
 
@@ -72,3 +72,39 @@ async def item_counts(conn: Connection, *, job_id: UUID) -> dict[str, int]:
     return {
         status: count async for status, count in await conn.execute(ITEM_COUNTS, {"job_id": job_id})
     }
+
+
+# Compared by PostgreSQL, for which 1e2 and 100 are one number, as in what it stored.
+UNLIKE: LiteralString = """
+    select wanted.place - 1, job.id
+      from unnest(%(ids)s::uuid[], %(types)s::text[], %(payloads)s::text[])
+             with ordinality as wanted(id, type, payload, place)
+      join enrichment_jobs as job
+        on job.id = wanted.id
+       and job.workspace_id = %(workspace_id)s
+     where job.type <> wanted.type
+        or job.payload <> wanted.payload::jsonb
+     order by wanted.place
+     limit 1
+"""
+
+
+async def first_unlike(
+    conn: Connection, *, workspace_id: str, wanted: Sequence[tuple[UUID, str, str]]
+) -> tuple[int, UUID] | None:
+    """Return the place and id of the first job that is not of the wanted type and payload.
+
+    `wanted` has the id, type and payload (JSON text) of each.
+    """
+    ids, types, payloads = zip(*wanted, strict=True) if wanted else ((), (), ())
+    cursor = await conn.execute(
+        UNLIKE,
+        {
+            "ids": list(ids),
+            "types": list(types),
+            "payloads": list(payloads),
+            "workspace_id": workspace_id,
+        },
+    )
+    row = await cursor.fetchone()
+    return None if row is None else (row[0], row[1])

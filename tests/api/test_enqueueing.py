@@ -45,6 +45,33 @@ async def test_a_key_of_another_job_is_refused(http, conn):
     assert await counted(conn, "enrichment_jobs") == 1
 
 
+async def test_a_key_of_another_array_is_refused_and_adds_nothing(http, conn):
+    headers = {"Idempotency-Key": "import-7"}
+    first, other = a_body(), a_body(payload={"emails": ["else@example.com"]})
+    await http.post("/jobs", json=[first, first], headers=headers)
+
+    answer = await http.post("/jobs", json=[first, other, first], headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert "job 1 of the array" in answer.json()["detail"]
+    assert await counted(conn, "enrichment_jobs") == 2
+
+
+@pytest.mark.parametrize("spelling", [b"30", b"30.0", b"3e1", b"3.00E+1"])
+async def test_the_same_payload_in_another_spelling_is_the_same_job(http, spelling):
+    body = b'{"payload":{"leadId":"1","providerId":"hunter","maxCredits":30},"type":"%s"}'
+    headers = {"Idempotency-Key": "order-1", "Content-Type": "application/json"}
+    await http.post("/jobs", content=body % b"single_lead_enrichment", headers=headers)
+
+    again = await http.post(
+        "/jobs",
+        content=(body % b"single_lead_enrichment").replace(b"30", spelling),
+        headers=headers,
+    )
+
+    assert again.status_code == 200, again.text
+
+
 async def test_workspaces_have_keys_of_their_own(served, conn):
     for key in ("key-a", "key-b"):
         answer = await served.client(key).post(
