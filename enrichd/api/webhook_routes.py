@@ -258,6 +258,19 @@ class DeliveriesQuery(ApiModel):
     """The nextCursor of the page before."""
 
 
+class AttemptDocument(ApiModel):
+    """What came of one attempt."""
+
+    attempt: int
+    """From 1 on; a replay begins anew."""
+    at: AwareDatetime | None
+    answer_status: int | None
+    answer: str | None
+    """The first KiB of what the receiver answered."""
+    latency_ms: int | None
+    error: str | None
+
+
 class DeliveryDocument(ApiModel):
     """One event for one receiver, and how far it got."""
 
@@ -283,6 +296,8 @@ class DeliveryDocument(ApiModel):
     created_at: AwareDatetime
     attempted_at: AwareDatetime | None
     finished_at: AwareDatetime | None
+    history: Sequence[AttemptDocument]
+    """The attempts, oldest first; the last twenty are kept."""
 
 
 class DeliveriesPage(ApiModel):

@@ -22,6 +22,9 @@ TARGETS_MAX = 1_000
 FAILING_MAX_S = 5 * 86_400.0
 """An endpoint that took nothing for this long is disabled."""
 ATTEMPTS_RECORDED_MAX = 500
+HISTORY_MAX = 20
+"""Attempts whose answers are kept; the schedule has ten, replays add more."""
+KEPT = f"$[last - {HISTORY_MAX - 1} to last]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,15 @@ RECORD: LiteralString = """
                                  else delivery.latency_ms end,
                error = case when ended.is_sent or ended.status = 'failed' then ended.error
                             else delivery.error end,
+               history = case when ended.is_sent and ended.status <> 'delivered'
+                              then jsonb_path_query_array(
+                                  coalesce(delivery.history, '[]') || jsonb_build_object(
+                                      'attempt', ended.attempt, 'at', delivery.attempted_at,
+                                      'answerStatus', ended.answer_status,
+                                      'answer', ended.answer, 'latencyMs', ended.latency_ms,
+                                      'error', ended.error),
+                                  %(kept)s::jsonpath)
+                              else delivery.history end,
                finished_at = case when ended.status <> 'pending' then now() end
           from ended
          where delivery.id = ended.id
@@ -301,6 +313,7 @@ async def record(
             "gones": plain_array([one.is_gone for one in attempted]),
             "sents": plain_array([one.is_sent for one in attempted]),
             "failing_max_s": failing_max_s,
+            "kept": KEPT,
         },
     )
     return [Disabled(*row) async for row in cursor]
@@ -341,7 +354,7 @@ PRUNE: LiteralString = """
     ),
     emptied as (
         update enrichment_webhook_deliveries as delivery
-           set data = null, answer = null
+           set data = null, answer = null, history = null
           from old
          where delivery.id = old.id
            and old.job_id is not null

@@ -11,6 +11,7 @@ from uuid import UUID
 from enrichd.domain.webhook_events import ENDPOINT_TEST
 from enrichd.errors import NotFound
 from enrichd.store.database import Connection
+from enrichd.store.deliveries import KEPT
 from enrichd.store.json_text import loads
 
 PAGE = 100
@@ -21,6 +22,20 @@ class DeliveryNotFound(NotFound):
     """No delivery of this workspace has that id, or what it said is not kept any more."""
 
     code = "delivery_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one attempt."""
+
+    attempt: int
+    """From 1 on; a replay begins anew."""
+    at: datetime | None
+    answer_status: int | None
+    answer: str | None
+    """The answer's first KiB."""
+    latency_ms: int | None
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +64,20 @@ class Delivery:
     created_at: datetime
     attempted_at: datetime | None
     finished_at: datetime | None
+    history: list[Attempt]
+    """The attempts that were answered or failed, oldest first, at most about HISTORY_MAX."""
 
 
-SELECT: LiteralString = """
+# The attempt that was taken is in the columns alone: most deliveries have no other.
+TAKEN: LiteralString = """
+    case when delivery.status = 'delivered' and delivery.latency_ms is not null
+         then jsonb_build_array(jsonb_build_object(
+             'attempt', delivery.attempts, 'at', delivery.attempted_at,
+             'answerStatus', delivery.answer_status, 'answer', delivery.answer,
+             'latencyMs', delivery.latency_ms, 'error', delivery.error))
+         else '[]' end"""
+
+SELECT: LiteralString = f"""
     select delivery.id, delivery.sequence, delivery.webhook_id,
            coalesce(delivery.url, (select hook.url
                                      from enrichment_webhooks as hook
@@ -60,10 +86,11 @@ SELECT: LiteralString = """
            delivery.attempts,
            case delivery.status when 'pending' then delivery.next_attempt_at end as next_attempt_at,
            delivery.answer_status, delivery.answer, delivery.latency_ms, delivery.error,
-           delivery.created_at, delivery.attempted_at, delivery.finished_at
+           delivery.created_at, delivery.attempted_at, delivery.finished_at,
+           (coalesce(delivery.history, '[]') || {TAKEN})::text
       from enrichment_webhook_deliveries as delivery
      where delivery.workspace_id = %(workspace_id)s
-"""
+"""  # noqa: S608 - made of constants
 
 # Newest first; the next page goes on before the last sequence seen, which stays right while new
 # ones come in. With an endpoint or a job it reads that index, else the workspace's.
@@ -142,7 +169,7 @@ async def find_by_prefix(
 # The same id goes out again: to a receiver that remembers ids a replay is a repeat. Attempts start
 # again, so the whole schedule lies before it. One that is still pending is due now, unless an
 # attempt is under way.
-REPLAY: LiteralString = """
+REPLAY: LiteralString = f"""
     with wanted as materialized (
         select delivery.id
           from enrichment_webhook_deliveries as delivery
@@ -166,11 +193,13 @@ REPLAY: LiteralString = """
            for update
     )
     update enrichment_webhook_deliveries as delivery
-       set status = 'pending', attempts = 0, next_attempt_at = now(), finished_at = null
+       set status = 'pending', attempts = 0, next_attempt_at = now(), finished_at = null,
+           history = jsonb_path_query_array(coalesce(delivery.history, '[]') || {TAKEN},
+                                            %(kept)s::jsonpath)
       from wanted
      where delivery.id = wanted.id
     returning delivery.id
-"""
+"""  # noqa: S608 - made of constants
 
 
 async def replay(
@@ -199,6 +228,7 @@ async def replay(
             "until": until,
             "only_failed": only_failed,
             "limit": limit,
+            "kept": KEPT,
         },
     )
     return [delivery_id async for (delivery_id,) in cursor]
@@ -226,5 +256,19 @@ async def test(conn: Connection, *, workspace_id: str, webhook_id: UUID) -> UUID
 
 
 def read(row: Sequence[Any]) -> Delivery:
-    """Read one row; its data is JSON text."""
-    return Delivery(*[*row[:7], loads(row[7]), *row[8:]])
+    """Read one row; its data and its history are JSON text."""
+    return Delivery(
+        *[*row[:7], loads(row[7]), *row[8:-1], [attempt_of(one) for one in loads(row[-1])]]
+    )
+
+
+def attempt_of(kept: dict[str, Any]) -> Attempt:
+    """Return an attempt from the column."""
+    return Attempt(
+        kept["attempt"],
+        datetime.fromisoformat(kept["at"]) if kept["at"] else None,
+        kept["answerStatus"],
+        kept["answer"],
+        kept["latencyMs"],
+        kept["error"],
+    )

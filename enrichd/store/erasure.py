@@ -64,7 +64,7 @@ BESIDE = (
         "enrichment_webhook_deliveries",
         ["sequence"],
         [0],
-        blanked=["data", "answer", "error", "item_key"],
+        blanked=["data", "answer", "error", "history", "item_key"],
         mended=["url"],
         goes_with_job=True,
     ),

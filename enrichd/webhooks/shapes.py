@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from enrichd.domain.jobs import iso
-from enrichd.store.delivery_log import Delivery
+from enrichd.store.delivery_log import Attempt, Delivery
 from enrichd.store.webhooks import Webhook
 
 
@@ -50,4 +50,17 @@ def delivery_shape(delivery: Delivery) -> dict[str, Any]:
         "createdAt": iso(delivery.created_at),
         "attemptedAt": iso(delivery.attempted_at),
         "finishedAt": iso(delivery.finished_at),
+        "history": [attempt_shape(one) for one in delivery.history],
+    }
+
+
+def attempt_shape(attempt: Attempt) -> dict[str, Any]:
+    """Return one attempt of a delivery in camelCase."""
+    return {
+        "attempt": attempt.attempt,
+        "at": iso(attempt.at),
+        "answerStatus": attempt.answer_status,
+        "answer": attempt.answer,
+        "latencyMs": attempt.latency_ms,
+        "error": attempt.error,
     }

@@ -89,6 +89,7 @@ async def test_events_are_in_the_log_and_go_out_again(http, conn):
     log = (await http.get("/webhooks/deliveries", params={"webhookId": made["id"]})).json()
     assert [one["event"] for one in log["deliveries"]] == ["endpoint.test", "job.created"]
     assert log["deliveries"][0]["id"] == tested
+    assert log["deliveries"][0]["history"] == []
     await conn.execute("update enrichment_webhook_deliveries set status = 'failed'")
 
     one = await http.post("/webhooks/replay", json={"ids": [tested]})

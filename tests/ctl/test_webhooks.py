@@ -128,6 +128,30 @@ def test_deliveries_are_listed_newest_first_and_filtered(enrichctl, an_endpoint,
     assert "timeout" in enrichctl("webhooks", "deliveries").stdout
 
 
+def test_attempts_are_shown_one_by_one_with_what_was_answered(
+    enrichctl, an_endpoint, a_delivery, db
+):
+    a_delivery(an_endpoint())
+    db.execute(
+        """
+        update enrichment_webhook_deliveries
+           set history = '[{"attempt": 1, "at": "2026-11-24T03:00:00+00:00", "answerStatus": 500,
+                            "answer": "no\\nroom", "latencyMs": 12, "error": "http_500"},
+                           {"attempt": 2, "at": "2026-11-24T03:00:06+00:00", "answerStatus": null,
+                            "answer": null, "latencyMs": 1000, "error": "timeout"}]'
+        """
+    )
+
+    shown = enrichctl("webhooks", "deliveries", "--attempts").stdout
+    [listed] = enrichctl("webhooks", "deliveries", "--json").lines
+
+    assert [line.split()[1:] for line in shown.splitlines()[-2:]] == [
+        ["1", "2026-11-24", "03:00:00Z", "12", "ms", "http_500", "no", "room"],
+        ["2", "2026-11-24", "03:00:06Z", "1000", "ms", "timeout"],
+    ]
+    assert [one["answer"] for one in listed["history"]] == ["no\nroom", None]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -12,8 +12,9 @@ from standardwebhooks import Webhook as Verifier
 
 from enrichd.housekeeper.deliveries import Deliverer, deliverer_of
 from enrichd.settings import Settings
-from enrichd.store import delivery_log, webhooks
+from enrichd.store import deliveries, delivery_log, webhooks
 from enrichd.store.database import Database
+from enrichd.store.deliveries import HISTORY_MAX, Attempted
 from enrichd.store.installation import Installation
 from enrichd.webhooks import endpoints
 from enrichd.webhooks.secrets import JobSecrets
@@ -227,6 +228,56 @@ async def test_the_tenth_failure_is_the_last(conn, deliverer, receivers, an_endp
     [row] = await outbox(conn)
     assert (row["attempts"], row["answer_status"]) == (10, 500)
     assert len(row["answer"]) == 1024
+
+
+async def test_each_attempt_stays_in_the_log_with_what_was_answered(
+    conn, deliverer, receivers, an_endpoint, eventually
+):
+    receivers.failures = 2
+    webhook, _ = await an_endpoint(receivers.url("/flaky"))
+    await fill(conn, webhook)
+    for expected in (["http_500"], ["http_500", "http_500"], ["http_500", "http_500", None]):
+        await conn.execute("update enrichment_webhook_deliveries set next_attempt_at = now()")
+        deliverer.wake()
+
+        async def is_recorded(expected=expected):
+            [seen] = await delivery_log.list_page(conn, workspace_id="default")
+            return [one.error for one in seen.history] == expected
+
+        await eventually(is_recorded)
+    [seen] = await delivery_log.list_page(conn, workspace_id="default")
+    assert [one.attempt for one in seen.history] == [1, 2, 3]
+    assert [one.answer_status for one in seen.history] == [500, 500, 200]
+    assert [one.answer for one in seen.history] == ["broken 1", "broken 2", ""]
+    assert seen.history[0].at < seen.history[1].at < seen.history[2].at
+
+    assert await delivery_log.replay(conn, workspace_id="default", ids=[seen.id]) == [seen.id]
+    deliverer.wake()
+
+    async def is_sent_again():
+        [seen] = await delivery_log.list_page(conn, workspace_id="default")
+        return [one.attempt for one in seen.history] == [1, 2, 3, 1]
+
+    await eventually(is_sent_again)
+
+
+async def test_the_log_of_attempts_is_bounded(conn, an_endpoint, receivers):
+    webhook, _ = await an_endpoint(receivers.url("/broken"))
+    await fill(conn, webhook)
+    for _ in range(HISTORY_MAX + 5):
+        await conn.execute("update enrichment_webhook_deliveries set next_attempt_at = now()")
+        [due] = (await deliveries.claim(conn, room=1, quota=1, quotas={})).due
+        failed = Attempted(due.id, due.attempt, "pending", answer="x" * 1024, error="http_500")
+        await deliveries.record(conn, attempted=[failed])
+
+    [seen] = await delivery_log.list_page(conn, workspace_id="default")
+    assert [one.attempt for one in seen.history] == list(range(6, HISTORY_MAX + 6))
+    await conn.execute(
+        "update enrichment_webhook_deliveries"
+        " set status = 'failed', finished_at = now() - interval '8 days'"
+    )
+    assert await deliveries.prune(conn, age_s=7 * DAY_S) == 1
+    assert await delivery_log.list_page(conn, workspace_id="default") == []
 
 
 async def test_410_disables_the_endpoint_and_tells_the_others(

@@ -119,7 +119,9 @@ class Receivers:
                 return web.Response(status=500, text="broken " * 1_000)
             case "flaky":
                 came = sum(one.path == request.path for one in self.got)
-                return web.Response(status=500 if came <= self.failures else 200)
+                if came <= self.failures:
+                    return web.Response(status=500, text=f"broken {came}")
+                return web.Response()
             case "cut":
                 assert request.transport is not None
                 request.transport.abort()

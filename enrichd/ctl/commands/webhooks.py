@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -224,6 +224,7 @@ def test_command(invocation: Invocation, webhook: str, timeout_s: float) -> int:
 @click.option("--status", type=click.Choice(["pending", "delivered", "failed"]))
 @click.option("--event", type=click.Choice(EVENTS))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--attempts", is_flag=True, help="A row for each attempt, with what was answered.")
 def deliveries_command(
     invocation: Invocation,
     webhook: str | None,
@@ -231,6 +232,7 @@ def deliveries_command(
     status: str | None,
     event: str | None,
     limit: int,
+    attempts: bool,
 ) -> None:
     """List what was sent and what is to be, newest first. With --json each is a line."""
 
@@ -252,6 +254,13 @@ def deliveries_command(
     if invocation.is_json:
         for delivery in found:
             render.json_line(delivery_shape(delivery))
+    elif found and attempts:
+        render.table(
+            ["Id", "Attempt", "At", "Took", "Result", "Answer"],
+            [row for delivery in found for row in attempt_rows(delivery)],
+            right=[1, 3],
+            whole=[0, 1, 2, 3, 4],
+        )
     elif found:
         render.table(
             ["Id", "Event", "State", "Attempts", "Answer", "Created", "URL"],
@@ -373,6 +382,19 @@ def row_of(delivery: Delivery) -> Sequence[str]:
         second(delivery.created_at),
         delivery.url or "",
     ]
+
+
+def attempt_rows(delivery: Delivery) -> Iterator[Sequence[str]]:
+    """Yield a row for each attempt of a delivery, oldest first."""
+    for one in delivery.history:
+        yield [
+            str(delivery.id),
+            str(one.attempt),
+            second(one.at),
+            "" if one.latency_ms is None else f"{one.latency_ms} ms",
+            one.error or str(one.answer_status or ""),
+            " ".join((one.answer or "").split()),
+        ]
 
 
 def ago(now: datetime, seconds: float | None) -> datetime | None:

@@ -45,6 +45,7 @@ create table enrichment_webhook_deliveries (
     answer          text,
     latency_ms      integer,
     error           text,
+    history         jsonb,
     created_at      timestamptz not null default now(),
     attempted_at    timestamptz,
     finished_at     timestamptz
@@ -64,6 +65,9 @@ comment on column enrichment_webhook_deliveries.data is
     'What the event says, maybe with a person''s data; null once pruned or erased.';
 comment on column enrichment_webhook_deliveries.answer is
     'The last answer''s first KiB, without control characters.';
+comment on column enrichment_webhook_deliveries.history is
+    'What came of attempts that were not taken, and of those before a replay, oldest first; 20 at most. '
+    'One that is delivered at once, as most are, has none: its answer stands in the columns.';
 
 -- The claim walks from target to target and takes the head of each, so that the backlog of one that
 -- hangs is never read; the other says in one probe whether anything is due at all.
