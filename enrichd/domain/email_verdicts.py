@@ -6,7 +6,8 @@ weighs them; `EmailVerification` is the record that is kept. No clock and no net
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -176,6 +177,22 @@ class EmailVerification:
     mx: MailHosts = NOT_LOOKED_UP
     smtp: SmtpCheck | None = None
     checked_by: tuple[str, ...] = ("builtin",)
+    """Everybody who looked, in order."""
+    decided_by: str | None = None
+    """Whose verdict it is; None: that of the first who looked."""
+    scores: Mapping[str, int] = field(default_factory=dict)
+    """0 to 100, by the provider that says so; not everybody does."""
+
+    @property
+    def decider(self) -> str | None:
+        """Return whose verdict it is."""
+        return self.decided_by or next(iter(self.checked_by), None)
+
+    @property
+    def score(self) -> int | None:
+        """Return the score of who decided, else what such a verdict is worth; None if unknown."""
+        usual = SCORES[self.verdict]
+        return None if usual is None else self.scores.get(self.decider or "", usual)
 
     def to_json(self) -> dict[str, Json]:
         """Return the data model's `EmailVerification`."""
@@ -185,7 +202,8 @@ class EmailVerification:
             "normalizedEmail": str(address) if address else None,
             "canonicalKey": canonical_key(address) if address else None,
             "verdict": str(self.verdict),
-            "score": SCORES[self.verdict],
+            "score": self.score,
+            "scores": dict(self.scores),
             "reasons": list(self.reasons),
             "isSyntaxValid": address is not None,
             "suggestion": suggestion(address) if address else None,
@@ -199,6 +217,7 @@ class EmailVerification:
             "isDisabled": self.smtp is not None and self.smtp.kind is SmtpClass.DISABLED,
             "smtp": self.smtp.to_json() if self.smtp else None,
             "checkedBy": list(self.checked_by),
+            "decidedBy": self.decider,
             "checkedAt": self.checked_at,
             "expiresAt": self.expires_at,
         }

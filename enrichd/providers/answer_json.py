@@ -94,6 +94,8 @@ def _verification_json(one: EmailVerification | None) -> dict[str, Json] | None:
         if smtp
         else None,
         "checkedBy": list(one.checked_by),
+        "decidedBy": one.decided_by,
+        "scores": dict(one.scores),
     }
 
 
@@ -117,6 +119,8 @@ def _verification(kept: Any) -> EmailVerification | None:
         ),
         smtp=SmtpCheck(SmtpClass(smtp[0]), *smtp[1:]) if smtp else None,
         checked_by=tuple(kept["checkedBy"]),
+        decided_by=kept["decidedBy"],
+        scores=kept["scores"],
     )
 
 

@@ -26,13 +26,14 @@ def checked_email(
     *,
     checked_by: str,
     checks: Mapping[str, Any] | None = None,
+    score: Any = None,
     checked_at: str | None = None,
 ) -> EmailVerification:
     """Return a verdict with what it rests on, to be kept for a while.
 
     `reason` is snake_case; `checks` are `{"mx_records", "smtp_server", "smtp_check",
-    "accept_all"}`, each true, false or whatever (then it is not known). `checked_at` is ISO 8601,
-    None is now.
+    "accept_all"}`, each true, false or whatever (then it is not known). `score` is the provider's
+    own, 0 to 100, or whatever (then it gave none). `checked_at` is ISO 8601, None is now.
     """
     has_mx, is_reached, is_taken, is_catch_all = (
         value if isinstance(value := (checks or {}).get(key), bool) else None
@@ -63,12 +64,18 @@ def checked_email(
         mx=MailHosts(found=has_mx, reason="no_mail_host" if has_mx is False else None),
         smtp=smtp if is_taken is not None or is_catch_all is not None else None,
         checked_by=(checked_by,),
+        scores={checked_by: round(score)} if _is_score(score) else {},
     )
 
 
 def now() -> datetime:
     """Return when something is checked."""
     return datetime.now(UTC)  # noqa: TID251 - when something was checked, not when a job is due
+
+
+def _is_score(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= 100
 
 
 def _iso(moment: datetime) -> str:

@@ -299,6 +299,8 @@ def _combined(known: EmailVerification | None, new: EmailVerification) -> EmailV
         mx=other.mx if surer.mx is NOT_LOOKED_UP else surer.mx,
         smtp=surer.smtp or other.smtp,
         checked_by=tuple(dict.fromkeys((*known.checked_by, *new.checked_by))),
+        decided_by=surer.decider,
+        scores={**known.scores, **new.scores},
     )
 
 

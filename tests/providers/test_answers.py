@@ -167,6 +167,8 @@ VERIFICATIONS = st.builds(
         is_catch_all=st.none() | st.booleans(),
     ),
     checked_by=st.lists(WORDS, max_size=2).map(tuple),
+    decided_by=MAYBE,
+    scores=st.dictionaries(WORDS, st.integers(0, 100), max_size=2),
 )
 ENTITIES = st.sampled_from(["person", "company"])
 ANSWERS = st.builds(

@@ -131,6 +131,7 @@ async def test_the_answer_has_the_shape_of_the_data_model(dns):
         "canonicalKey": "ada@xn--bcher-kva.example",
         "verdict": "valid",
         "score": 95,
+        "scores": {},
         "reasons": ["smtp_ok", "mx_ok"],
         "isSyntaxValid": True,
         "suggestion": None,
@@ -159,6 +160,7 @@ async def test_the_answer_has_the_shape_of_the_data_model(dns):
             "class": "ok",
         },
         "checkedBy": ["builtin"],
+        "decidedBy": "builtin",
         "checkedAt": NOW,
         "expiresAt": IN_A_WEEK,
     }

@@ -144,3 +144,27 @@ async def test_a_guess_is_checked_by_the_first_who_can():
         ("checker", "answered", None),
     ]
     assert result.outcome == "complete"
+
+
+async def test_a_provider_s_own_score_stays_with_its_name_whoever_decides():
+    """One finds it and says risky with a number, the other checks it and is sure."""
+    address = parse_address("ada@acme.com")
+    assert isinstance(address, Address)
+
+    def scored(name: str, verdict: str, score: int | None) -> EmailVerification:
+        return checked_email(address, Said(verdict), "said", checked_by=name, score=score)
+
+    first = finder(
+        "first", Found((email("ada@acme.com", 0.9),), verification=scored("first", "unknown", 41))
+    )
+    checks = {Operation.VERIFY_EMAIL: Found(verification=scored("second", "valid", 88))}
+
+    result = await search(
+        first, ScriptedProvider("second", checks), data=ADA, types=(EMAIL,), stop_rule=VALID
+    )
+
+    assert result.verification is not None
+    told = result.verification.to_json()
+    assert (told["verdict"], told["score"], told["decidedBy"]) == ("valid", 88, "second")
+    assert told["scores"] == {"first": 41, "second": 88}
+    assert set(told["checkedBy"]) >= {"first", "second"}

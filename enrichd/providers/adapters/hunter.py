@@ -321,7 +321,12 @@ def _verified(query: Query, data: Mapping[str, Any], answer: Answer) -> Found:
         verdict, reason = Verdict.VALID, "provider_valid"
     return Found(
         verification=checked_email(
-            query.address, verdict, reason, checked_by="hunter", checks=data
+            query.address,
+            verdict,
+            reason,
+            checked_by="hunter",
+            checks=data,
+            score=data.get("score"),
         ),
         cost_credits=Decimal(0) if status in _UNBILLED else Decimal(1),
     )

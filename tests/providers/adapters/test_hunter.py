@@ -167,6 +167,21 @@ async def test_a_verdict_says_what_it_rests_on(adapter):
     assert (said["isCatchAll"], said["mx"]["found"], said["checkedBy"]) == (True, True, ["hunter"])
 
 
+@pytest.mark.parametrize(
+    ("score", "kept"), [(97, 97), (12.6, 13), (0, 0), (101, 95), (None, 95), ("97", 95), (True, 95)]
+)
+async def test_the_score_of_a_check_is_kept(hunter, adapter, score, kept):
+    data = {"status": "valid", "email": ADA_EMAIL, "score": score}
+    hunter.script("/email-verifier", faults.status(200, {"data": data}))
+
+    check = (await ask(adapter, VERIFY)).verification
+
+    assert check is not None
+    said = check.to_json()
+    assert (said["score"], said["decidedBy"]) == (kept, "hunter")
+    assert said["scores"] == ({} if kept == 95 else {"hunter": kept})
+
+
 async def test_a_slow_check_is_polled_at_the_same_address_and_counted_once(hunter, adapter):
     about = lead("later.lee@northwind.example")
     assert isinstance(adapter, Asynchronous)
