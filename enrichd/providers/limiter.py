@@ -7,8 +7,8 @@ says. A provider's own word (Retry-After, its rate headers) tightens the limits 
 
 from __future__ import annotations
 
-import asyncio
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -61,16 +61,17 @@ class RateLimiter:
         *,
         priority: int = 3,
         wait_s_max: float = 5.0,
-    ) -> None:
-        """Return when one call may be made, at once.
+    ) -> float:
+        """Return when one call may be made, at once; the moment, by `time.monotonic`.
 
+        The windows hold for these moments; how long a call is on its way is not ours to know.
         `windows` are our limits by operation; those under `*` hold for all operations together.
         Raises ProviderThrottled if that moment is further away than `wait_s_max` or did not come in
         that time, and Unavailable if PostgreSQL gave no permits for that long.
         """
         pool = self._pool(bucket, operation)
         pool.windows = rows_of(windows, operation)
-        await pool.take(priority=min(max(priority, 1), PRIORITIES), wait_s_max=wait_s_max)
+        return await pool.take(priority=min(max(priority, 1), PRIORITIES), wait_s_max=wait_s_max)
 
     async def tighten(
         self,
@@ -85,7 +86,7 @@ class RateLimiter:
         Costs a round trip at most once a second, and for each new Retry-After. Never raises: what
         it says comes with the next answer again.
         """
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         key = bucket, operation.value
         news = [told for seen in (standing.windows if standing else ()) if (told := usable(seen))]
         news = [told for told in news if self._is_news(key, told, now)]
@@ -128,7 +129,7 @@ class RateLimiter:
         known_s += (seconds - known_s) * LATENCY_WEIGHT
         self._latency_s[bucket] = known_s
         cap = self._inflight_cap(bucket, operation, known_s)
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         reported, reported_at = self._caps.get(bucket, (0, float("-inf")))
         is_same = abs(cap - reported) < max(reported * CAP_CHANGE, 1)
         pause_s = CAP_AGAIN_S if is_same else CAP_S
@@ -165,9 +166,8 @@ class RateLimiter:
                 slack_us: int,
                 patience_s: float,
             ) -> Taken:
-                loop = asyncio.get_running_loop()
                 async with self._database.connection() as conn:
-                    sent_at = loop.time()
+                    sent_at = time.monotonic()
                     taken = await rate_limits.take(
                         conn,
                         bucket=bucket,
@@ -179,7 +179,8 @@ class RateLimiter:
                         slack_us=slack_us,
                         patience_s=patience_s,
                     )
-                    self._clock.note(sent_at=sent_at, received_at=loop.time(), now_us=taken.now_us)
+                    received_at = time.monotonic()
+                    self._clock.note(sent_at=sent_at, received_at=received_at, now_us=taken.now_us)
                 return taken
 
             pool = self._pools[key] = PermitPool(ask, self._clock, bucket=bucket)

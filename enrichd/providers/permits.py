@@ -2,7 +2,8 @@
 
 The highest priority gets the earliest moment, and inside a priority who came first. Permits are
 asked for in batches by one task that lives while somebody waits; a permit that was not used in its
-time is never used late but given back with the next batch.
+time is never used late but given back with the next batch. Moments are by `time.monotonic`: the
+clock of uvloop knows only whole milliseconds, and a millisecond early is early.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -112,21 +114,22 @@ class PermitPool:
         self._softs: Iterator[int] = iter(())
         self._failure: Exception | None = None
 
-    async def take(self, *, priority: int, wait_s_max: float) -> None:
+    async def take(self, *, priority: int, wait_s_max: float) -> float:
         """Return when a call may be made; raise as `RateLimiter.take` does."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         self._came += 1
         if not self._waiting() and self._stock.spend(now) is not None:
             self._given += 1
-            return
+            return now
         self._refuse_while_closed(now, now + wait_s_max)
         waiter = Waiter(priority, now + wait_s_max, loop.create_future())
         self._lines[priority - 1][waiter] = None
         while True:
             grant = await self._wait_in_line(waiter)
-            if not self._stock.is_late(grant, loop.time()):
-                return
+            now = time.monotonic()
+            if not self._stock.is_late(grant, now):
+                return now
             # This loop was held up between the giving and now: too late to be used.
             self._given -= 1
             self._stock.put_away(grant)
@@ -136,7 +139,9 @@ class PermitPool:
     async def _wait_in_line(self, waiter: Waiter) -> Grant:
         loop = asyncio.get_running_loop()
         self._serve()
-        timer = loop.call_at(waiter.deadline, self._lose_patience, waiter)
+        timer = loop.call_later(
+            max(waiter.deadline - time.monotonic(), 0.0), self._lose_patience, waiter
+        )
         try:
             return await waiter.permit
         except asyncio.CancelledError:
@@ -182,8 +187,8 @@ class PermitPool:
 
     def _serve(self) -> None:
         """Give permits whose time has come to the first in line; come again for the next."""
-        loop = asyncio.get_running_loop()
-        while (waiter := self._first()) is not None and (grant := self._stock.spend(loop.time())):
+        clock = time.monotonic
+        while (waiter := self._first()) is not None and (grant := self._stock.spend(clock())):
             self._given += 1
             self._lines[waiter.priority - 1].pop(waiter)
             waiter.permit.set_result(grant)
@@ -192,7 +197,8 @@ class PermitPool:
             self._timer = None
         if waiter is not None:
             if self._stock:
-                self._timer = loop.call_at(self._stock.first_at, self._serve)
+                pause_s = max(self._stock.first_at - clock(), 0.0)
+                self._timer = asyncio.get_running_loop().call_later(pause_s, self._serve)
             if self._lacking():
                 self._wake()
 
@@ -225,7 +231,7 @@ class PermitPool:
 
     def _refuse_hopeless(self) -> None:
         """Send away, each to a moment of its own, those for whom the next permit is too late."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         next_at = self._clock.monotonic(self._next_us)
         in_line = itertools.chain.from_iterable(list(line) for line in self._lines)
         for waiter in itertools.islice(in_line, len(self._stock), None):
@@ -239,7 +245,7 @@ class PermitPool:
         if waiter.permit.done():
             return
         self._lines[waiter.priority - 1].pop(waiter, None)
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         is_silent = self._asking_since is not None and now - self._asking_since > SILENT_S
         if self._failure is not None or is_silent:
             error = Unavailable("PostgreSQL gives no permits to call providers now")
@@ -286,7 +292,7 @@ class PermitPool:
     async def _keep_asking(self) -> None:
         """Ask while anybody lacks a permit, and once more for what nobody used."""
         pauses_s = iter(RETRY_PAUSES_S)
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         try:
             while not self.is_idle:
                 self._changed.clear()
@@ -321,7 +327,7 @@ class PermitPool:
 
     async def _refill(self) -> None:
         """Ask for what is lacking and hand it out."""
-        clock = asyncio.get_running_loop().time
+        clock = time.monotonic
         wanted = self._wanted()
         lacking = sum(wanted)
         unused = self._stock.take_unused()
@@ -371,7 +377,7 @@ class PermitPool:
     def _patience_s(self) -> float:
         """Return how long whoever must leave first can wait."""
         deadlines = [waiter.deadline for line in self._lines for waiter in line]
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         return max(min(deadlines, default=now) - now, 0.0)
 
     def _learn(self, taken: Taken, lacking: int, since_s: float) -> None:

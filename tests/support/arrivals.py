@@ -1,5 +1,8 @@
 """A provider that only notes when calls arrive, and processes that call it within a limit.
 
+A call says when its permit was used, by the one monotonic clock of this machine: so a call that was
+made too early can be told from one that was on its way for long, because a process was not running.
+
     python -m tests.support.arrivals DSN URL '{"callers": 25, "seconds": 60, "windows": [[1, 100]]}'
 
 is one such process: callers that ask the limiter for a permit, call, and begin again; who is sent
@@ -15,9 +18,11 @@ import time
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from operator import sub
 from typing import Any
 
 import aiohttp
+import uvloop
 from aiohttp import web
 
 from enrichd.errors import ProviderThrottled, Unavailable
@@ -34,6 +39,8 @@ class Arrivals:
 
     def __init__(self, windows: Sequence[Window] = (), *, slack_s: float = 0.0) -> None:
         self.times: list[float] = []
+        self.permits: list[float] = []
+        """When the permits of these calls were used."""
         self.rejected = 0
         """Calls refused because a window, less the slack, was full."""
         self.url = ""
@@ -43,12 +50,18 @@ class Arrivals:
     async def answer(self, request: web.Request) -> web.Response:
         now = time.monotonic()
         self.times.append(now)
+        self.permits.append(float(request.query["permit"]))
         for window in self._windows:
             before = bisect_right(self.times, now - window.seconds + self._slack_s)
             if len(self.times) - before > window.calls:
                 self.rejected += 1
                 return web.Response(status=429)
         return web.Response(text="ok")
+
+    @property
+    def slowest_s(self) -> float:
+        """Return the longest that a call took from its permit until it was noted here."""
+        return max(map(sub, self.times, self.permits), default=0.0)
 
     def worst(self, window: Window, *, slack_s: float = 0.0) -> int:
         """Return the most calls that arrived in any window of that length less the slack."""
@@ -111,7 +124,7 @@ async def call(dsn: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
         nonlocal throttled
         while (left_s := ends_at - time.monotonic()) > 0:
             try:
-                await limiter.take(
+                moment = await limiter.take(
                     "provider", OPERATION, windows, wait_s_max=min(left_s, options["wait_s_max"])
                 )
             except ProviderThrottled as error:
@@ -120,7 +133,7 @@ async def call(dsn: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
                 continue
             except Unavailable:
                 continue
-            async with session.get(url) as answer:
+            async with session.get(url, params={"permit": repr(moment)}) as answer:
                 await answer.read()
             await asyncio.sleep(options.get("latency_s", 0.0))
 
@@ -141,4 +154,5 @@ async def call(dsn: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(call(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(call(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))))
