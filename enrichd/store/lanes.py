@@ -33,7 +33,9 @@ class OpenLane:
 # Tens of rows. A throttled or broken provider is simply absent, so its backlog costs no claim
 # anything. Who listens for changes is asked along with it, once for all rows. Only where a lane has
 # a cap, what runs is counted, once for all lanes; what is left of the cap is shared among the
-# living workers, and what does not go round falls to others each second.
+# living workers, and what does not go round falls to others each second. Whether a lane has ready
+# jobs is one descent of `ready`, because of the order; `exists` has none, and walked over 120,000
+# jobs of a throttled lane to the first of another: 31 ms instead of 0.3, ten times in a drain.
 OPEN_LANES: LiteralString = """
     with running as materialized (
         select provider_id, count(*) as jobs
@@ -61,12 +63,14 @@ OPEN_LANES: LiteralString = """
                                                          where provider_id = lane.provider_id), 0),
                                         0) as free) as one)
            end,
-           exists (select 1
-                     from enrichment_jobs as job
-                    where job.status = 'pending'
-                      and job.provider_id = lane.provider_id
-                      and job.priority = lane.priority
-                      and job.fair_rank >= lane.floor_rank),
+           (select true
+              from enrichment_jobs as job
+             where job.status = 'pending'
+               and job.provider_id = lane.provider_id
+               and job.priority = lane.priority
+               and job.fair_rank >= lane.floor_rank
+             order by job.fair_rank, job.id
+             limit 1) is not null,
            array(select distinct heard.workspace_id
                    from enrichment_listeners as listener
                   cross join unnest(listener.workspaces) as heard(workspace_id)

@@ -28,6 +28,11 @@ async def test_a_connection_is_kept_between_uses(database):
     assert await pid(database) == await pid(database)
 
 
+async def test_nothing_is_compiled(database):
+    async with database.connection() as conn:
+        assert await (await conn.execute("show jit")).fetchone() == ("off",)
+
+
 async def test_a_cut_connection_is_unavailable_once_and_then_replaced(database, database_url):
     before = await pid(database)
     await cut(database_url, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -149,6 +150,31 @@ async def test_a_blocked_lane_does_not_delay_another(conn):
 
 
 # vtime
+
+
+# Most pending jobs are of a blocked lane, which makes any row of another look easy to find.
+@pytest.mark.parametrize("mode", ["custom", "generic"])
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (lanes.OPEN_LANES, {"worker_id": lanes.NOBODY}),
+        (lanes.LOOK, {"room": 50, "timeout_s": 30.0}),
+    ],
+)
+async def test_a_blocked_lane_costs_whoever_looks_nothing(conn, statement, values, mode):
+    await pending_jobs(conn, 20_000, provider_id="slow")
+    await pending_jobs(conn, 5_000, provider_id="free")
+    await a_provider_state(conn, "slow", blocked_in_s=3600)
+    await conn.execute("analyze enrichment_jobs")
+    await conn.execute(f"set plan_cache_mode = force_{mode}_plan")
+
+    cursor = await conn.execute(
+        f"explain (analyze, buffers, format json) {statement}", values, prepare=True
+    )
+
+    (answer,) = await cursor.fetchone()
+    plan = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
 
 
 async def test_vtime_only_grows(conn):
