@@ -1,16 +1,14 @@
 """JobProcessor: runs claimed jobs in one process.
 
-One loop (`_cycle`) does all writing about runs: each turn records what has ended and claims what is
-next. Beside it stand the runners, the heartbeat, the clock (timeouts, cancels, progress) and the
-queue's upkeep.
+One loop (`_cycle`) does all writing about runs: each turn records what has ended (`ends`) and
+claims what is next, as the plan of the lanes has it (`plan`). Beside it stand the runners (`runs`),
+the heartbeat (`pulse`), the clock and the queue's upkeep.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,37 +21,31 @@ from enrichd.domain.retries import RetryRule
 from enrichd.errors import Invalid, NotMigrated, Unavailable
 from enrichd.logs import get_logger
 from enrichd.processing.bounds import Limits, Report
+from enrichd.processing.clock import TICK_S, Clock
 from enrichd.processing.ear import Ear
+from enrichd.processing.ends import Ends
 from enrichd.processing.items import ItemWriter
 from enrichd.processing.pauses import backoff
 from enrichd.processing.plan import Plan
 from enrichd.processing.pulse import Pulse, Vitals
-from enrichd.processing.runs import SHORT_RUN_S, Runners
+from enrichd.processing.recovery import Recovery
+from enrichd.processing.room import Room
+from enrichd.processing.runs import Runners
+from enrichd.processing.suspects import Suspects
 from enrichd.processing.upkeep import Upkeep
+from enrichd.processing.waiting import Waiting
 from enrichd.queue.changes import Changes
 from enrichd.queue.manager import JobQueueManager
-from enrichd.store import lanes, workers
 from enrichd.store.database import Database
-from enrichd.store.jobs import TURN_BYTES_MAX, TURN_ROWS_MAX, Ended
+from enrichd.store.jobs import Ended
 
 if TYPE_CHECKING:
     from enrichd.processing.duty import Duty
     from enrichd.providers.roster import Providers
 
-PREFETCH_MAX = 500
-# A job claimed ahead that has not begun after this long is given back.
-PREFETCH_AGE_S = 1.0
-CLOCK_S = 0.25
-CONTROL_S = 1.0
 # Room to record and release after the grace, also while PostgreSQL comes back.
 DRAIN_EXTRA_S = 10.0
-# Who hears hints polls so many times less often.
-POLLS_SPARED = 3
-# Suspects are left for so long to workers with nothing to do; one that has them waits so long for
-# its other runs, and lets suspects be for so long after it waited in vain.
-SUSPECTS_AFTER_S = 0.5
-SUSPECTS_WAIT_S = 10.0
-SUSPECTS_SPARED_S = 60.0
+DRAIN_LOOK_S = 1.0
 # How long a fence waits for handlers to stop before the worker goes on without them.
 FENCE_S = 5.0
 
@@ -114,29 +106,35 @@ class JobProcessor:
             open_providers=open_providers,
             on_end=self._take_end,
         )
-        self._concurrency = concurrency
-        self._tick_s = min(CLOCK_S, job_timeout_s / 4)
-        self._poll_interval_s = poll_interval_s
+        self._plan = Plan(only_lanes, holding=self._runners.lanes)
+        self._waiting = Waiting(
+            Ear(hot, duty, self._hear) if duty is not None else None,
+            poll_interval_s=poll_interval_s,
+            on_hint=self._hear,
+            on_idle=on_idle,
+        )
+        self._clock = Clock(
+            control,
+            self._runners,
+            self._writer,
+            self._changes,
+            worker_id=lambda: self.worker_id,
+            tick_s=min(TICK_S, job_timeout_s / 4),
+            give_back=self._give_back,
+        )
+        self._suspects = Suspects(self._runners, control, on_blocked=on_blocked)
+        self._ends = Ends()
+        self._recovery = Recovery(hot, self._beats, self._runners, self._ends)
+        self._room = Room(concurrency, self._runners)
         self._grace_s = grace_s
         self._upkeep = Upkeep(self._control, worker_timeout_s=worker_timeout_s)
         self._is_tending = is_tending
         self._on_identity = on_identity
-        self._on_idle = on_idle
-        self._on_blocked = on_blocked
-        self._suspects_since: float | None = None
-        self._spares_suspects_until = float("-inf")
-        self._is_idle = False
-        self._ear = Ear(hot, duty, self._hear) if duty is not None else None
         self._limits = Limits()
         self._started = 0.0
 
-        self._plan = Plan(only_lanes, holding=self._runners.lanes)
-        self._ended: deque[Ended] = deque()
-        self._vtimes: dict[tuple[str, int], int] = {}
         self._is_stopping = False
         self._is_fenced = False
-        self._woken = asyncio.Event()
-        self._prefetch = 0
         self._turns = 0
         self._turned_at = float("-inf")
         self._is_turning = False
@@ -163,7 +161,7 @@ class JobProcessor:
         """Claim no more, give back what has not begun, let the rest end within the grace."""
         self._is_stopping = True
         self._runners.is_held = True
-        self._woken.set()
+        self._waiting.wake()
 
     def stop_now(self) -> None:
         """Stop without a grace: what runs is given back at once."""
@@ -172,19 +170,19 @@ class JobProcessor:
 
     def wake(self) -> None:
         """Look for jobs now: somebody says there are some."""
-        self._is_idle = False  # Whoever wakes us takes us for busy until we say idle again.
+        self._waiting.be_taken_for_busy()
         self._hear()
 
     def _hear(self) -> None:
         self._plan.forget_empty()
         self._has_looked_idle = False
-        self._woken.set()
+        self._waiting.wake()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as beside:
             loops = [
                 self._pulse.run(on_beat=self._reconcile, on_silence=self._fence),
-                self._clock(),
+                self._clock.run(),
                 self._writer.run(),
                 self._changes.run(),
             ]
@@ -212,82 +210,55 @@ class JobProcessor:
         """Record and claim, turn after turn, until it is time to stop."""
         while not self._is_over():
             if self._is_fenced:
-                await asyncio.sleep(CLOCK_S)
+                await asyncio.sleep(TICK_S)
                 continue
-            if self._runners.suspects or self._runners.is_alone:
+            if self._suspects.are_here:
                 await self._isolate()
                 continue
             if self._is_last_look():
                 self._plan.expire()  # A job that just ended may have opened a new lane.
             await self._plan.refresh(
-                self._control.database, next_look_s=self._next_look_s, worker_id=self.worker_id
+                self._control.database,
+                next_look_s=self._waiting.next_look_s,
+                worker_id=self.worker_id,
             )
             self._changes.hear(self._plan.heard)
-            room = self._room()
-            has_more = bool(self._ended or room) and await self._turn(room)
+            is_empty = self._plan.is_known_empty and not self._is_last_look()
+            room = 0 if is_empty else self._room.left(self._jobs_left())
+            has_more = bool(self._ends or room) and await self._turn(room)
             if not (has_more or self._is_last_look() or self._is_over()):
-                await self._wait(self._plan.pause_s() if self._has_room() else None)
+                has_room = self._room.left(self._jobs_left()) > 0
+                await self._wait(self._plan.pause_s() if has_room else None)
 
     async def _isolate(self) -> None:
-        """Run jobs whose worker died before, one at a time, with nothing beside them.
-
-        One step at each call. The worker's row names the one that is run: if it takes this worker
-        down as well, no other job is blamed.
-        """
-        runners = self._runners
-        if not runners.is_alone:
-            self._give_back(runners.empty_buffer())
-            self._give_back(runners.spare_suspects())
-        if self._ended:
+        """Do one step towards running suspects one at a time, with nothing beside them."""
+        self._give_back(self._suspects.make_room())
+        if self._ends:
             await self._turn(room=0)
-        elif runners.runs or runners.buffer:
+        elif self._runners.runs or self._runners.buffer:
             await self._wait_with_suspects()
         else:
-            suspect = runners.suspects[0].id if runners.suspects else None
             try:
-                async with self._control.database.connection() as conn:
-                    await workers.set_alone(conn, worker_id=self.worker_id, job_id=suspect)
+                await self._suspects.run_next(self.worker_id)
             except Unavailable as error:
                 await self._outage(error)
-                return
-            self._suspects_since = None
-            runners.is_alone = suspect is not None
-            if runners.is_alone:
-                runners.run_suspect()
 
     async def _wait_with_suspects(self) -> None:
-        """Wait for what runs to end; suspects that would wait for long are left to others.
-
-        Those that runs of this worker hold up call for a fresh one, which has nothing beside them.
-        """
+        """Wait for what runs to end; suspects that would wait for long are left to others."""
+        until = self._suspects.wait_until()
         now = asyncio.get_running_loop().time()
-        if not self._runners.suspects:
+        if until is None:
             await self._wait(None)
-            return
-        if self._suspects_since is None:
-            self._suspects_since = now
-        until = self._suspects_since + SUSPECTS_WAIT_S
-        if now < until:
-            self._rest()
-            await self._wait_for_end(min(until, now + self._time_left_s()))
-            return
-        self._suspects_since = None
-        self._spares_suspects_until = now + SUSPECTS_SPARED_S
-        self._give_back(self._runners.spare_suspects(keep=0))
-        if not self._runners.is_alone:
-            self._on_blocked()
-
-    def _suspects_after_s(self, *, is_idle: bool) -> float:
-        """Return how long suspects are left to others: not at all with nothing to do."""
-        if is_idle:
-            return 0.0
-        is_spared = asyncio.get_running_loop().time() < self._spares_suspects_until
-        return SUSPECTS_SPARED_S if is_spared else SUSPECTS_AFTER_S
+        elif now < until:
+            self._waiting.begin()
+            await self._waiting.for_end(min(until - now, self._time_left_s()))
+        else:
+            self._give_back(self._suspects.leave_to_others())
 
     def _is_over(self) -> bool:
         if self._is_stopping or self._time_left_s() <= 0:
             return True
-        if self._runners.held or self._ended:
+        if self._runners.held or self._ends:
             return False
         limits = self._limits
         if limits.max_jobs is not None and self.report.claimed >= limits.max_jobs:
@@ -296,37 +267,19 @@ class JobProcessor:
 
     def _is_last_look(self) -> bool:
         """Say whether a run until empty still has to see that nothing came meanwhile."""
-        is_idle = not (self._runners.held or self._ended)
+        is_idle = not (self._runners.held or self._ends)
         return self._limits.is_until_empty and is_idle and not self._has_looked_idle
 
-    def _has_room(self) -> bool:
-        return (
-            not self._runners.is_alone and self._runners.held < self._concurrency + self._prefetch
-        )
-
-    @property
-    def _next_look_s(self) -> float:
-        """How long to let lanes be that were seen empty."""
-        is_hearing = self._ear is not None and self._ear.is_hearing
-        return self._poll_interval_s * (POLLS_SPARED if is_hearing else 1)
-
-    def _room(self) -> int:
-        """Return how many jobs to claim now."""
-        if self._runners.is_alone or (self._plan.is_known_empty and not self._is_last_look()):
-            return 0
-        wanted = self._concurrency + self._prefetch - self._runners.held
-        if self._prefetch > self._concurrency:
-            # By halves: one half is run while the turn for the other is on its way.
-            wanted = min(wanted, (self._concurrency + self._prefetch + 1) // 2)
-        if self._limits.max_jobs is not None:
-            wanted = min(wanted, self._limits.max_jobs - self.report.claimed)
-        return max(wanted, 0)
+    def _jobs_left(self) -> int | None:
+        """Return how many jobs may still be begun; None: any number."""
+        max_jobs = self._limits.max_jobs
+        return None if max_jobs is None else max_jobs - self.report.claimed
 
     async def _turn(self, room: int) -> bool:
         """Do one turn; False when it brought nothing to do at once."""
-        is_idle = not (self._runners.held or self._ended)
-        batch = self._take_ended()
-        if self._ended:
+        is_idle = not (self._runners.held or self._ends)
+        batch = self._ends.take()
+        if self._ends:
             room = 0  # More results wait than one turn carries: first they, then new jobs.
         plan = self._plan.lines(room)
         worker_id = self.worker_id
@@ -340,16 +293,16 @@ class JobProcessor:
                 ended=batch,
                 plan=plan,
                 room=room,
-                suspects_after_s=self._suspects_after_s(is_idle=is_idle),
+                suspects_after_s=self._suspects.after_s(is_idle=is_idle),
             )
         except Unavailable as error:
-            self._ended.extendleft(reversed(batch))
+            self._ends.put_back(batch)
             await self._outage(error)
             return True
         except Invalid as error:
             # Nothing of ours was refused, so it is a row somebody wrote by hand.
             log.error("claim_refused", reason=error.message)
-            self._plan.note_empty(next_look_s=self._next_look_s, hints=hints)
+            self._plan.note_empty(next_look_s=self._waiting.next_look_s, hints=hints)
             self._has_looked_idle = is_idle
             return False
         finally:
@@ -368,21 +321,11 @@ class JobProcessor:
             return True  # Fenced meanwhile: what was claimed belongs to a dead worker's row.
         if turn.has_claimed and room:
             is_empty = self._plan.note(
-                room, turn.claimed, next_look_s=self._next_look_s, hints=hints
+                room, turn.claimed, next_look_s=self._waiting.next_look_s, hints=hints
             )
             self._has_looked_idle = is_idle and is_empty
-            self._adapt_prefetch(ended_at - began)
-        return bool(turn.claimed or self._ended)
-
-    def _take_ended(self) -> list[Ended]:
-        """Take what has ended for one turn: bounded rows and bytes."""
-        batch: list[Ended] = []
-        size = 0
-        while self._ended and len(batch) < TURN_ROWS_MAX and size < TURN_BYTES_MAX:
-            ended = self._ended.popleft()
-            size += len(ended.result or "") + len(ended.error or "")
-            batch.append(ended)
-        return batch
+            self._room.adapt(ended_at - began, is_counted=self._limits.max_jobs is not None)
+        return bool(turn.claimed or self._ends)
 
     def _count(self, batch: list[Ended], lost: list[str]) -> None:
         missing = set(lost)
@@ -401,19 +344,11 @@ class JobProcessor:
         for job in claimed:
             self._changes.note(job.workspace_id, (job.id,))
 
-    def _say_idle(self, is_idle: bool) -> None:
-        if is_idle != self._is_idle:
-            self._is_idle = is_idle
-            self._on_idle(is_idle)
-
     def _take_in(self, claimed: list[Claimed]) -> None:
         if claimed:
-            self._say_idle(False)
+            self._waiting.say_idle(False)
         self.report.claimed += len(claimed)
-        for job in claimed:
-            lane = (job.provider_id, job.priority)
-            if job.fair_rank > self._vtimes.get(lane, 0):
-                self._vtimes[lane] = job.fair_rank
+        self._clock.note_claimed(claimed)
         self._runners.take_in(claimed)
 
     def _take_end(self, ended: Ended | None) -> None:
@@ -421,62 +356,29 @@ class JobProcessor:
         if ended is None:
             self.report.lost += 1
         else:
-            self._ended.append(ended)
+            self._ends.add(ended)
         self._plan.note_freed()
         self._has_looked_idle = False
-        self._woken.set()
+        self._waiting.wake()
 
     def _give_back(self, jobs: Iterable[Claimed]) -> None:
         """Release jobs that have not begun."""
-        self._ended.extend(unstarted(job.id, job.attempt) for job in jobs)
-        self._woken.set()
-
-    def _adapt_prefetch(self, turn_s: float) -> None:
-        """Claim ahead what short jobs will use up during one turn, and nothing for long ones.
-
-        At least one for each slot: runs that began together end together, and each would wait for
-        a turn (50 jobs of 50 ms at once: 95 % of the ideal without, 99 % with).
-        """
-        if self._runners.average_s >= SHORT_RUN_S or self._limits.max_jobs is not None:
-            self._prefetch = 0
-            return
-        rate = self._concurrency / max(self._runners.average_s, 1e-5)
-        wanted = max(int(rate * turn_s) + 1, self._concurrency)
-        self._prefetch = min(PREFETCH_MAX, wanted, 2 * self._prefetch + 50)
+        self._ends.give_back(jobs)
+        self._waiting.wake()
 
     async def _wait(self, pause_s: float | None) -> None:
-        """Wait until a run ends, somebody wakes us, or `pause_s` is over (None: no such bound)."""
-        self._woken.clear()
-        if self._ended or self._is_stopping:
-            return
-        self._say_idle(not self._runners.held)
-        longest_s = self._time_left_s()
-        if pause_s is not None:
-            longest_s = min(longest_s, pause_s)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(longest_s, 0.0) if longest_s < 1e6 else None):
-                await self._hear_or_wait(has_room=pause_s is not None)
+        """Wait until a run ends, somebody wakes us, or `pause_s` is over (None: no such bound).
 
-    async def _hear_or_wait(self, *, has_room: bool) -> None:
-        """Wait to be woken; with room, by a hint that this worker hears itself too."""
-        if self._ear is None or not has_room:
-            self._rest()
-            await self._woken.wait()
+        Without a pause there is no room for more jobs, and the hints are left to another worker.
+        """
+        self._waiting.begin()
+        if self._ends or self._is_stopping or pause_s == 0.0:
             return
-        try:
-            if await self._ear.open():
-                self._hear()
-            await self._woken.wait()
-        except Unavailable as error:
-            log.debug("listen_failed", reason=error.message)
-            await self._woken.wait()
-        finally:
-            self._ear.shut()
-
-    def _rest(self) -> None:
-        """Leave the hints to another worker."""
-        if self._ear is not None:
-            self._ear.rest()
+        self._waiting.say_idle(not self._runners.held)
+        if pause_s is None:
+            await self._waiting.for_end(self._time_left_s())
+        else:
+            await self._waiting.for_work(min(pause_s, self._time_left_s()))
 
     def _time_left_s(self) -> float:
         """Return for how long jobs may still be begun."""
@@ -492,22 +394,23 @@ class JobProcessor:
 
         With PostgreSQL away longer than the grace, the jobs are left to be rescued.
         """
-        self._rest()
+        self._waiting.rest()
         self._give_back(self._runners.empty())
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             async with asyncio.timeout(max(self._grace_left_s(began), 0.0) + DRAIN_EXTRA_S):
-                while self._runners.held or self._ended:
-                    if self._ended:
+                while self._runners.held or self._ends:
+                    if self._ends:
                         await self._turn(room=0)
                         continue
                     left_s = self._grace_left_s(began)
                     if left_s <= 0:
                         self._runners.stop_all(Released())
-                    await self._wait_for_end(loop.time() + min(max(left_s, CLOCK_S), CONTROL_S))
+                    self._waiting.begin()
+                    await self._waiting.for_end(min(max(left_s, TICK_S), DRAIN_LOOK_S))
         except TimeoutError:
-            log.error("jobs_left_behind", running=self._runners.held, unrecorded=len(self._ended))
+            log.error("jobs_left_behind", running=self._runners.held, unrecorded=len(self._ends))
 
     def _grace_left_s(self, began: float) -> float:
         """Return how long runs may still take: until the timeout, stopped or not."""
@@ -517,12 +420,6 @@ class JobProcessor:
         elif not self._is_stopping:
             until = began
         return until - asyncio.get_running_loop().time()
-
-    async def _wait_for_end(self, until: float) -> None:
-        self._woken.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                await self._woken.wait()
 
     async def _announce(self) -> bool:
         """Insert the worker's row; False when stopped before PostgreSQL was there."""
@@ -544,47 +441,22 @@ class JobProcessor:
         """Wait until PostgreSQL is back, or it is time to stop."""
         if isinstance(error, NotMigrated) and self._limits.is_bounded:
             raise error
-        log.warning("database_away", reason=error.message)
-        for pause_s in backoff():
-            await asyncio.sleep(min(pause_s, max(self._time_left_s(), 0.0)))
-            try:
-                async with self._hot.database.connection() as conn:
-                    held = await workers.held(conn, worker_id=self.worker_id)
-            except Unavailable as still:
-                log.debug("database_still_away", reason=still.message)
-                if self._time_left_s() <= 0 or self._is_stopping:
-                    return  # What is left is the drain's, which has an end of its own.
-                continue
-            self._give_back_unknown(held)
-            log.info("database_back")
-            return
+        if await self._recovery.wait_for_database(
+            error,
+            worker_id=self.worker_id,
+            time_left_s=self._time_left_s,
+            is_stopping=lambda: self._is_stopping,
+        ):
+            self._waiting.wake()
 
     async def _reconcile(self, held_count: int) -> None:
-        """Give back what the database thinks we run and we never heard of.
-
-        A connection that broke at the commit may have claimed jobs whose ids were lost with it, and
-        the server may commit only after we asked; our heartbeat would keep them ours for ever.
-        """
-        if self._is_turning or held_count == self._runners.held + len(self._ended):
-            return
-        turns = self._turns
-        try:
-            async with self._beats.connection() as conn:
-                held = await workers.held(conn, worker_id=self.worker_id)
-        except Unavailable:
-            return
-        if not self._is_turning and turns == self._turns:
-            self._give_back_unknown(held)
-
-    def _give_back_unknown(self, held: list[tuple[str, int]]) -> None:
-        known = {*self._runners.runs, *(job.id for job in self._runners.buffer)}
-        known.update(job.id for job in self._runners.suspects)
-        known.update(ended.id for ended in self._ended)
-        unknown = [pair for pair in held if pair[0] not in known]
-        if unknown:
-            log.warning("claims_given_back", jobs=len(unknown))
-            self._ended.extend(unstarted(job_id, attempt) for job_id, attempt in unknown)
-            self._woken.set()
+        """Give back what the database thinks we run and we never heard of."""
+        if await self._recovery.compare(
+            held_count,
+            worker_id=self.worker_id,
+            turns=lambda: None if self._is_turning else self._turns,
+        ):
+            self._waiting.wake()
 
     async def _fence(self, why: str) -> None:
         """Stop every run, then ask whether the jobs are still ours; if not, go on as a new worker.
@@ -600,7 +472,7 @@ class JobProcessor:
             await asyncio.sleep(0.02)
         if not await self._pulse.is_still_alive():
             self._runners.empty()
-            self._ended.clear()
+            self._ends.clear()
             self.worker_id = self._writer.worker_id = uuid7()
             await self._announce()
         self._is_fenced = False
@@ -619,44 +491,3 @@ class JobProcessor:
             failed=self.report.failed,
             turned_s=asyncio.get_running_loop().time() - max(self._turned_at, self._plan.read_at),
         )
-
-    async def _clock(self) -> None:
-        """Stop runs that are over their time or were cancelled; write progress and virtual time."""
-        loop = asyncio.get_running_loop()
-        next_control = loop.time()
-        while True:
-            await asyncio.sleep(self._tick_s)
-            self._runners.stop_overdue()
-            self._give_back(self._runners.take_stale(PREFETCH_AGE_S))
-            if loop.time() < next_control or not (self._runners.held or self._vtimes):
-                continue
-            next_control = loop.time() + CONTROL_S
-            try:
-                await self._control_turn()
-            except Unavailable as error:
-                log.debug("control_turn_failed", reason=error.message)
-            except Exception as error:
-                log.error("control_turn_broke", exc_info=error)
-
-    async def _control_turn(self) -> None:
-        async with self._control.database.connection() as conn:
-            if vtimes := self._vtimes.copy():
-                await lanes.push_vtime(conn, [(*lane, rank) for lane, rank in vtimes.items()])
-                # Only what was pushed goes: a failed push is made good by the next one.
-                self._vtimes = {
-                    lane: rank for lane, rank in self._vtimes.items() if rank > vtimes.get(lane, 0)
-                }
-            cancelled = (
-                await workers.cancelled_runs(conn, worker_id=self.worker_id)
-                if self._runners.held
-                else []
-            )
-        self._give_back(self._runners.cancel(cancelled))
-        for job_id in await self._writer.write_progress():
-            if run := self._runners.runs.get(job_id):
-                self._changes.note(run.workspace_id, (job_id,))
-
-
-def unstarted(job_id: str, attempt: int) -> Ended:
-    """Return the row that gives back a job that never began: no attempt used, none logged."""
-    return Ended(job_id, attempt, "pending", "unstarted", delay_s=0.0, is_refunded=True)

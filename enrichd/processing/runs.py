@@ -157,6 +157,11 @@ class Runners:
         """Return how many jobs are here, buffered or running."""
         return len(self.buffer) + len(self.runs) + len(self.suspects)
 
+    def ids(self) -> set[str]:
+        """Return the ids of the jobs that are here."""
+        waiting = {job.id for jobs in (self.buffer, self.suspects) for job in jobs}
+        return waiting | self.runs.keys()
+
     def lanes(self) -> list[str]:
         """Return the lane of each job that is here."""
         held = [run.job.provider_id for run in self.runs.values()]

@@ -142,14 +142,14 @@ async def test_who_hears_hints_polls_less_often_and_who_is_deaf_as_often_as_aske
     processor = make(poll_interval_s=20.0, duty=duty)
     running(processor)
     await eventually(lambda: listeners(queue))
-    assert processor._next_look_s == 20.0
+    assert processor._waiting.next_look_s == 20.0
 
     await enqueue(queue, "empty")
     await eventually(lambda: ended(1), within_s=3.0)
-    assert processor._next_look_s == 60.0
+    assert processor._waiting.next_look_s == 60.0
 
-    processor._ear._heard_at -= 600.0
-    assert processor._next_look_s == 20.0
+    processor._waiting._ear._heard_at -= 600.0
+    assert processor._waiting.next_look_s == 20.0
 
 
 async def test_a_cut_connection_is_listened_on_again(duty, make, queue, running, eventually, conn):

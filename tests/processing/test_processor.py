@@ -94,6 +94,21 @@ async def test_a_full_worker_with_a_backlog_does_not_spin(make, queue, running, 
     assert time.process_time() - before < 0.3
 
 
+async def test_a_worker_that_has_begun_all_its_jobs_does_not_spin(make, queue, eventually):
+    await enqueue(queue, "gate", 20)
+    processor = make()
+    running = asyncio.create_task(processor.run(Limits(max_jobs=1)))
+    await eventually(lambda: started(1))
+
+    before = time.process_time()
+    await asyncio.sleep(1.0)  # what is measured, not waited for
+    spent_s = time.process_time() - before
+    processor.stop_now()
+    await running
+
+    assert spent_s < 0.3
+
+
 async def test_stop_lets_runs_end_and_gives_the_rest_back_without_a_trace(
     make, queue, running, eventually, statuses, conn
 ):
@@ -293,7 +308,7 @@ async def test_results_that_wait_to_be_recorded_are_bounded(make, queue, monkeyp
     take_in = processor._take_in
 
     def watch(claimed):
-        waiting.append(len(processor._ended))
+        waiting.append(len(processor._ends))
         take_in(claimed)
 
     monkeypatch.setattr(processor, "_take_in", watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enrichd.processing import processor as module
+from enrichd.processing import suspects as module
 from enrichd.store import job_moves
 from tests.processing.conftest import enqueue
 from tests.support.job_types import GATES, SEEN
@@ -24,7 +24,7 @@ async def begun(count: int) -> bool:
 async def test_a_suspect_goes_to_a_worker_with_nothing_to_do(
     make, queue, conn, running, eventually, row, monkeypatch
 ):
-    monkeypatch.setattr(module, "SUSPECTS_AFTER_S", 600.0)
+    monkeypatch.setattr(module, "AFTER_S", 600.0)
     busy = make(poll_interval_s=0.05)
     running(busy)
     await enqueue(queue, "gate")
@@ -58,8 +58,8 @@ async def enqueue_suspect(queue, conn):
 async def test_a_suspect_waits_for_a_long_run_for_a_moment_and_asks_for_a_fresh_worker(
     make, queue, conn, running, eventually, row, monkeypatch
 ):
-    monkeypatch.setattr(module, "SUSPECTS_AFTER_S", 0.0)
-    monkeypatch.setattr(module, "SUSPECTS_WAIT_S", 0.3)
+    monkeypatch.setattr(module, "AFTER_S", 0.0)
+    monkeypatch.setattr(module, "WAIT_S", 0.3)
     asked: list[bool] = []
     busy = make(poll_interval_s=0.05, on_blocked=lambda: asked.append(True))
     running(busy)
