@@ -1,24 +1,24 @@
 """Webhook deliveries: claims what is due, sends it, records what came of it.
 
 Each receiver has a line of its own: at most `concurrency` requests at once, however much waits for
-it, so one that is slow delays itself alone. A receiver that answers well is handed more per claim,
-one that does not is asked with a single request until it does. One turn at a time talks to
-PostgreSQL, and what ends meanwhile is recorded by the next.
+it, so one that is slow delays itself alone; and all those of a host have a bound together. A
+receiver that answers well is handed more per claim, one that does not is asked with a single
+request until it does. One turn at a time talks to PostgreSQL, and what ends meanwhile is recorded
+by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from enrichd import metrics
 from enrichd.domain.webhook_schedule import pause_s
 from enrichd.errors import Unavailable
+from enrichd.housekeeper.receivers import FIRST_PACE, PACE_MAX, Held, Host, Line, Place
 from enrichd.logs import get_logger
 from enrichd.processing.pauses import backoff
 from enrichd.settings import Settings
@@ -33,13 +33,10 @@ from enrichd.webhooks.secrets import SigningKeys
 from enrichd.webhooks.sender import Answer, Sender
 
 CONCURRENCY = 4
+HOST_LINES = 8
+"""So many times a receiver's own requests may be under way to all receivers of one host."""
 HELD_MAX = 2_000
 """Deliveries in memory, under way or next."""
-FIRST_PACE = 8
-PACE_MAX = 500
-"""What one receiver may be handed ahead: what a fast one takes during one turn."""
-TROUBLED_AT = 3
-"""Failures in a row after which a receiver gets one request at a time."""
 TROUBLED_SHARE = 0.5
 """What troubled receivers together may hold of HELD_MAX."""
 LINES_MAX = 10_000
@@ -62,47 +59,6 @@ Keys = Callable[[Due, datetime], Awaitable[Sequence[bytes]]]
 """The keys that sign a delivery, by the database's time. Raises Unreadable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed delivery and what it needs to go out."""
-
-    due: Due
-    now: datetime
-    at: float
-    """The loop's time of the claim."""
-
-
-@dataclass(slots=True)
-class Line:
-    """A receiver's deliveries here."""
-
-    waiting: deque[Held] = field(default_factory=deque)
-    running: int = 0
-    pace: int = FIRST_PACE
-    failures: int = 0
-    blocked_until: float = 0.0
-
-    @property
-    def held(self) -> int:
-        """Return how many are in memory."""
-        return len(self.waiting) + self.running
-
-    @property
-    def is_troubled(self) -> bool:
-        """Say whether the receiver has been failing."""
-        return self.failures >= TROUBLED_AT
-
-    @property
-    def is_plain(self) -> bool:
-        """Say whether there is nothing to remember of it."""
-        return (
-            not self.held
-            and not self.failures
-            and not self.blocked_until
-            and self.pace == FIRST_PACE
-        )
-
-
 class Deliverer:
     """Sends what is due until cancelled; the connection and the sender are its own."""
 
@@ -119,6 +75,7 @@ class Deliverer:
         self._keys = keys
         self._concurrency = concurrency
         self._lines: dict[str, Line] = {}
+        self._hosts: dict[str, Host] = {}
         self._held = 0
         self._ended: list[Attempted] = []
         self._running: set[asyncio.Task[None]] = set()
@@ -223,26 +180,44 @@ class Deliverer:
     # Send.
 
     def _start(self, line: Line) -> None:
-        """Put as many requests under way as the line may have."""
+        """Put as many requests under way as the line, and its host, may have."""
         limit = 1 if line.is_troubled else self._concurrency
         while line.waiting and line.running < limit:
+            place = self._host(line.waiting[0].host).enter(line)
+            if place is None:
+                return
             line.running += 1
-            task = asyncio.create_task(self._serve(line, line.waiting.popleft()))
+            task = asyncio.create_task(self._serve(line, line.waiting.popleft(), place))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _serve(self, line: Line, held: Held) -> None:
+    def _host(self, name: str) -> Host:
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = Host(name, HOST_LINES * self._concurrency)
+        return host
+
+    async def _serve(self, line: Line, held: Held, place: Place) -> None:
         """Send one delivery after the other for as long as the line has any and may."""
+        host = place.host
         try:
             while True:
                 await self._attempt(line, held)
                 self._held -= 1
+                if line.is_troubled or host.queue or host.extra_queue:
+                    return
                 self._start(line)
-                if not line.waiting or (line.is_troubled and line.running > 1):
+                if not line.waiting or line.waiting[0].host != host.name:
                     return
                 held = line.waiting.popleft()
         finally:
             line.running -= 1
+            place.leave()
+            while (queued := host.next_line()) is not None:
+                self._start(queued)
+            self._start(line)
+            if host.is_idle:
+                self._hosts.pop(host.name, None)
 
     async def _attempt(self, line: Line, held: Held) -> None:
         due = held.due

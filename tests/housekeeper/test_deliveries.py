@@ -10,7 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 from standardwebhooks import Webhook as Verifier
 
-from enrichd.housekeeper.deliveries import Deliverer, deliverer_of
+from enrichd.housekeeper.deliveries import CONCURRENCY, HOST_LINES, Deliverer, deliverer_of
 from enrichd.settings import Settings
 from enrichd.store import deliveries, delivery_log, webhooks
 from enrichd.store.database import Database
@@ -365,6 +365,64 @@ async def test_receivers_that_hang_delay_nobody(
 
     await eventually(is_done)
     assert time.monotonic() - began < 3.0
+
+
+async def test_a_host_with_many_endpoints_gets_a_bounded_number_of_requests(
+    conn, deliverer, receivers, an_endpoint, eventually
+):
+    hooks = [(await an_endpoint(receivers.url(f"/slow/{number}")))[0] for number in range(40)]
+    for hook in hooks:
+        await fill(conn, hook, 3)
+    deliverer.wake()
+
+    async def is_done():
+        return await statuses(conn) == ["delivered"] * 120
+
+    await eventually(is_done)
+    assert CONCURRENCY < receivers.most_at_once <= HOST_LINES * CONCURRENCY
+
+
+async def test_endpoints_of_a_host_that_hang_leave_places_to_the_others(
+    conn, database_url, receivers, an_endpoint, eventually
+):
+    patient = Settings.load({**ALLOWED, "WEBHOOK_TIMEOUT": "15000"})
+    for number in range(12):
+        hanging, _ = await an_endpoint(receivers.url(f"/hang/{number}"))
+        await fill(conn, hanging, 20)
+    async with running(database_url, patient) as deliverer:
+        deliverer.wake()
+
+        async def are_hanging():
+            return len(receivers.got) >= 24
+
+        await eventually(are_hanging)
+        fast, _ = await an_endpoint(receivers.url("/ok"))
+        await fill(conn, fast, 50)
+        deliverer.wake()
+
+        async def is_done():
+            return await statuses(conn, fast.id) == ["delivered"] * 50
+
+        await eventually(is_done, within_s=5)
+        receivers.release()
+
+
+async def test_jobs_urls_of_one_host_do_not_delay_each_other(
+    conn, queue, database_url, receivers, eventually
+):
+    patient = Settings.load({**ALLOWED, "WEBHOOK_TIMEOUT": "15000"})
+    hanging, fast = (receivers.url(path) for path in ("/hang/a", "/ok/b"))
+    for url in [hanging] * 10 + [fast] * 10:
+        await queue.enqueue(an_email_job(webhook_url=url))
+    async with running(database_url, patient) as deliverer:
+        deliverer.wake()
+
+        async def is_done():
+            return sum(got.path == "/ok/b" for got in receivers.got) == 10
+
+        await eventually(is_done, within_s=5)
+        assert receivers.most["/hang/a"] == CONCURRENCY
+        receivers.release()
 
 
 async def test_what_is_under_way_at_the_end_is_finished_or_given_back(

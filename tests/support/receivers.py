@@ -55,6 +55,7 @@ class Receivers:
         self.got: list[Got] = []
         self.most: Counter[str] = Counter()
         """The most requests at the same time, by path."""
+        self.most_at_once = 0
         self.sent_bytes = 0
         self.retry_after = "3"
         self.slow_s = slow_s
@@ -82,6 +83,10 @@ class Receivers:
         self._closing.set()
         await self._runner.cleanup()
 
+    def release(self) -> None:
+        """Answer whoever hangs or drips, now and from now on."""
+        self._closing.set()
+
     def url(self, path: str = "/ok", *, host: str = "127.0.0.1") -> str:
         """Return the address of a receiver."""
         return f"http://{host}:{self.port}{path}"
@@ -92,6 +97,7 @@ class Receivers:
         self.got.append(Got(request.path, request.headers.copy(), body, at))
         self._running[request.path] += 1
         self.most[request.path] = max(self.most[request.path], self._running[request.path])
+        self.most_at_once = max(self.most_at_once, self._running.total())
         try:
             return await self._behave(request)
         finally:

@@ -58,7 +58,8 @@ create table enrichment_webhook_deliveries (
 comment on column enrichment_webhook_deliveries.webhook_id is
     'The endpoint, whose url and secrets hold at the time of sending; null for a job''s own webhook_url.';
 comment on column enrichment_webhook_deliveries.target is
-    'What is slow or fast together: the endpoint, or a workspace and the origin of its jobs'' urls.';
+    'What is slow or fast together: the endpoint, or a workspace, the origin of its jobs'' urls and one '
+    'of 32 shares of their paths.';
 comment on column enrichment_webhook_deliveries.attempts is
     'Attempts begun. With next_attempt_at in the future it is also the lease of the one that is under way.';
 comment on column enrichment_webhook_deliveries.data is
@@ -85,7 +86,9 @@ create index enrichment_webhook_deliveries_prune
     on enrichment_webhook_deliveries (finished_at) where finished_at is not null and data is not null;
 
 -- Who hears of an event: the endpoints of the workspace that asked for it, and the job's own url. The
--- planner writes it out where it is called. A url's origin is what comes before its path.
+-- planner writes it out where it is called. A url's origin is what comes before its path. Urls of one
+-- origin are told apart by their paths, in 32 lines and no more: many have a path for each job, and the
+-- claim walks from line to line.
 create function enrichment_webhook_targets(in_workspace text, in_url text, in_event text)
 returns table (webhook_id uuid, target text, url text)
 language sql stable
@@ -97,7 +100,10 @@ as $$
        and (in_event = any(hook.events) or '*' = any(hook.events))
     union all
     select null::uuid,
-           in_workspace || ' ' || coalesce(lower(substring(in_url from '^[^:/?#]*://[^/?#]*')), '?'),
+           in_workspace || ' ' || coalesce(lower(substring(in_url from '^[^:/?#]*://[^/?#]*')), '?')
+               || ' ' || (hashtextextended(
+                              coalesce(substring(in_url from '^[^:/?#]*://[^/?#]*([^?#]*)'), ''), 0)
+                          & 31),
            in_url
      where in_url is not null
 $$;
