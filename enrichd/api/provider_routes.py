@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from enrichd.api.job_models import ApiModel
 from enrichd.api.messages import Answer, json_response
@@ -15,8 +15,6 @@ from enrichd.providers.rows import ProviderRow, rows_of
 from enrichd.store import credits
 from enrichd.store.credits import Budget, Spending
 from enrichd.store.database import Connection
-
-OWN: Final = "own"
 
 
 class ProviderDocument(ApiModel):
@@ -38,6 +36,8 @@ class ProviderDocument(ApiModel):
     credits_seen_at: str | None
     breaker: str
     breaker_until: str | None
+    breaker_trouble: str | None
+    """`denied` (the key), `exhausted` (the credits) or `failing`; null for one opened by hand."""
     breaker_reason: str | None
     is_set_by_hand: bool
 
@@ -94,6 +94,6 @@ async def list_providers(call: Call) -> Answer:
 def told_of(row: ProviderRow) -> dict[str, Any]:
     """Return a provider without what only the owner of the common key may know."""
     shape = row.to_json()
-    if row.key != OWN:
+    if row.credential == row.provider_id:
         shape |= {"creditsLeft": None, "creditsSeenAt": None, "breakerReason": None}
     return shape

@@ -31,7 +31,7 @@ from enrichd.logs import get_logger
 from enrichd.providers.base import Found, Pending
 from enrichd.store import provider_state
 from enrichd.store.database import Database
-from enrichd.store.provider_state import BreakerState, CallCounts
+from enrichd.store.provider_state import BreakerState, CallCounts, Trouble
 
 VIEW_S: Final = 1.0
 # Without PostgreSQL the last view serves for so long; nothing is known after that.
@@ -94,8 +94,7 @@ class Breakers:
             if credential in self._live_probes():
                 await self._end_probe(credential, answer)
             elif isinstance(answer, ProviderDenied):
-                reason, open_s = _reason(answer), _open_s(answer)
-                await self._open(credential, reason=reason, open_s=open_s)
+                await self._open(credential, answer, open_s=_open_s(answer))
             elif not isinstance(answer, ProviderThrottled):
                 self._count(credential, is_failure=is_failure)
                 await self._tell(credential, answer if is_failure else None)
@@ -199,6 +198,7 @@ class Breakers:
                 owner=self._owner,
                 end=end,
                 reason=reason,
+                trouble=_trouble(answer),
                 open_s=open_s,
             )
         self._forget_view()
@@ -242,12 +242,17 @@ class Breakers:
             )
             raise
         if is_enough and isinstance(failure, ProviderError):
-            await self._open(credential, reason=_reason(failure), open_s=provider_state.OPEN_S)
+            await self._open(credential, failure, open_s=provider_state.OPEN_S)
 
-    async def _open(self, credential: str, *, reason: str, open_s: float) -> None:
+    async def _open(self, credential: str, error: ProviderError, *, open_s: float) -> None:
+        reason = _reason(error)
         async with self._database.connection() as conn:
             is_opened = await provider_state.open_breaker(
-                conn, credential=credential, reason=reason, open_s=open_s
+                conn,
+                credential=credential,
+                reason=reason,
+                trouble=_trouble(error),
+                open_s=open_s,
             )
         self._untold.pop(credential, None)
         self._forget_view()
@@ -286,6 +291,12 @@ def _open_s(denied: ProviderDenied) -> float:
     if reset_s is None or not 0 < reset_s <= EXHAUSTED_S_MAX:
         return DENIED_S
     return reset_s
+
+
+def _trouble(answer: Found | Pending | ProviderError) -> Trouble:
+    if isinstance(answer, ProviderExhausted):
+        return "exhausted"
+    return "denied" if isinstance(answer, ProviderDenied) else "failing"
 
 
 def _reason(error: ProviderError) -> str:

@@ -16,7 +16,7 @@ from enrichd.errors import Invalid, InvalidSetting
 from enrichd.logs import get_logger, register_secret
 from enrichd.providers.kept_answers import KeptAnswers
 from enrichd.settings.providers import ProviderSettings
-from enrichd.store import provider_keys
+from enrichd.store import provider_keys, provider_state
 from enrichd.store.database import Connection, Database, storing
 from enrichd.store.installation import Installation
 from enrichd.store.provider_keys import ProviderKey
@@ -140,7 +140,12 @@ async def set_key(
         raise Invalid("a key has no spaces")
     register_secret(key)
     row = sealed(sealer, workspace_id=workspace_id, provider_id=provider_id, key=key)
-    return await storing(lambda: provider_keys.put(conn, row))
+    is_first = await storing(lambda: provider_keys.put(conn, row))
+    # Once no process has the one before any more, which may have been refused.
+    await provider_state.probe_soon(
+        conn, credential=credential_of(provider_id, workspace_id), in_s=2 * KEEP_S
+    )
+    return is_first
 
 
 @dataclass(frozen=True, slots=True)

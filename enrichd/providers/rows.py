@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -25,8 +24,6 @@ from enrichd.store.provider_standing import Standing
 from enrichd.store.sealing import Sealer, Unreadable
 
 UNITS: Final = {1: "s", 60: "min", 3_600: "h", 86_400: "d"}
-REFUSED: Final = re.compile(r"\banswered 40[13]\b")
-"""How a breaker's reason reads when the provider did not take the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,7 @@ class ProviderRow:
             "creditsSeenAt": iso(state.credits_seen_at) if state else None,
             "breaker": state.breaker if state else "closed",
             "breakerUntil": iso(state.open_until) if state else None,
+            "breakerTrouble": state.trouble if state else None,
             "breakerReason": state.reason if state else None,
             "isSetByHand": state.is_set_by_hand if state else False,
         }
@@ -167,8 +165,7 @@ def _key_state(
             return "unreadable"
     elif not is_set:
         return "missing" if needs_key else "none needed"
-    is_open = standing is not None and standing.breaker != "closed"
-    if is_open and standing is not None and REFUSED.search(standing.reason or ""):
+    if standing is not None and standing.breaker != "closed" and standing.trouble == "denied":
         return "refused"
     return "own" if brought is not None else "set"
 

@@ -23,6 +23,8 @@ class Standing:
     open_until: datetime | None
     """When an open one is probed; None: until somebody closes it."""
     reason: str | None
+    trouble: str | None
+    """`denied`, `exhausted` or `failing` for one that opened by itself."""
     credits_left: Decimal | None
     """By the provider's own word; None if it never said."""
     credits_seen_at: datetime | None
@@ -30,8 +32,8 @@ class Standing:
 
 STANDINGS: LiteralString = """
     select provider_id, breaker, is_set_by_hand and coalesce(hand_until > now(), true),
-           case when breaker = 'open' then opened_at + opened_for end, reason, credits_left,
-           credits_seen_at
+           case when breaker = 'open' then opened_at + opened_for end, reason, trouble,
+           credits_left, credits_seen_at
       from enrichment_provider_state
      where provider_id = any(%(credentials)s::text[])
 """

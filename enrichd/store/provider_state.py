@@ -9,6 +9,8 @@ from uuid import UUID
 from enrichd.store.database import Connection
 
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
+Trouble: TypeAlias = Literal["denied", "exhausted", "failing"]
+"""Why a breaker opens by itself: the key is refused, no credits are left, calls fail."""
 
 FAILURES_MAX = 5
 """Failures in a row that open a breaker."""
@@ -116,11 +118,13 @@ async def count(conn: Connection, *, credential: str, counts: CallCounts) -> boo
 # Whoever comes first opens it; the others' reports find it open and change nothing.
 OPEN: LiteralString = """
     insert into enrichment_provider_state as state
-           (provider_id, breaker, opened_at, opened_for, reason)
-    values (%(credential)s, 'open', now(), make_interval(secs => %(open_s)s::float8), %(reason)s)
+           (provider_id, breaker, opened_at, opened_for, reason, trouble)
+    values (%(credential)s, 'open', now(), make_interval(secs => %(open_s)s::float8), %(reason)s,
+            %(trouble)s)
         on conflict (provider_id) do update
        set breaker = 'open', opened_at = now(), opened_for = excluded.opened_for,
-           reason = excluded.reason, failures = 0, recent_calls = 0, recent_failures = 0,
+           reason = excluded.reason, trouble = excluded.trouble,
+           failures = 0, recent_calls = 0, recent_failures = 0,
            probe_owner = null, probe_until = null, updated_at = now(),
            is_set_by_hand = false, hand_until = null
      where state.breaker = 'closed'
@@ -129,10 +133,15 @@ OPEN: LiteralString = """
 
 
 async def open_breaker(
-    conn: Connection, *, credential: str, reason: str, open_s: float = OPEN_S
+    conn: Connection,
+    *,
+    credential: str,
+    reason: str,
+    trouble: Trouble = "failing",
+    open_s: float = OPEN_S,
 ) -> bool:
     """Open a closed breaker; return whether this call did."""
-    values = {"credential": credential, "open_s": open_s, "reason": reason}
+    values = {"credential": credential, "open_s": open_s, "reason": reason, "trouble": trouble}
     return (await conn.execute(OPEN, values)).rowcount > 0
 
 
@@ -172,6 +181,8 @@ END_PROBE: LiteralString = """
                              when 'success' then null else opened_for end,
            reason = case %(end)s when 'success' then null
                                  when 'failure' then %(reason)s else reason end,
+           trouble = case %(end)s when 'success' then null
+                                  when 'failure' then %(trouble)s else trouble end,
            inflight_cap = case %(end)s when 'success' then null else inflight_cap end,
            failures = 0, recent_calls = 0, recent_failures = 0,
            probe_owner = null, probe_until = null, updated_at = now()
@@ -188,6 +199,7 @@ async def end_probe(
     owner: UUID,
     end: Literal["success", "failure", "nothing"],
     reason: str | None = None,
+    trouble: Trouble = "failing",
     open_s: float | None = None,
 ) -> bool:
     """Close the breaker, open it for twice as long (or `open_s`), or leave it to another probe.
@@ -199,6 +211,7 @@ async def end_probe(
         "owner": owner,
         "end": end,
         "reason": reason,
+        "trouble": trouble,
         "open_s": open_s,
         "first_s": OPEN_S,
         "open_s_max": OPEN_S_MAX,
@@ -217,7 +230,8 @@ SET_BY_HAND: LiteralString = """
         on conflict (provider_id) do update
        set breaker = excluded.breaker, is_set_by_hand = true, opened_at = excluded.opened_at,
            opened_for = excluded.opened_for, hand_until = excluded.hand_until,
-           reason = excluded.reason, failures = 0, recent_calls = 0, recent_failures = 0,
+           reason = excluded.reason, trouble = null,
+           failures = 0, recent_calls = 0, recent_failures = 0,
            probe_owner = null, probe_until = null, updated_at = now(),
            inflight_cap = case state.breaker when 'closed' then state.inflight_cap end
 """
@@ -236,6 +250,22 @@ async def set_by_hand(
     """
     values = {"credential": credential, "breaker": breaker, "for_s": for_s}
     await conn.execute(SET_BY_HAND, values)
+
+
+# Not at once: processes that still have the old key would have it refused once more.
+PROBE_SOON: LiteralString = """
+    update enrichment_provider_state
+       set opened_at = now(), opened_for = make_interval(secs => %(in_s)s), updated_at = now()
+     where provider_id = %(credential)s
+       and breaker = 'open'
+       and trouble in ('denied', 'exhausted')
+       and opened_at + opened_for > now() + make_interval(secs => %(in_s)s)
+"""
+
+
+async def probe_soon(conn: Connection, *, credential: str, in_s: float) -> None:
+    """Have a breaker that a key's own trouble opened probed in so long, because the key changed."""
+    await conn.execute(PROBE_SOON, {"credential": credential, "in_s": in_s})
 
 
 # Without it nobody would claim a job of a lane that waits for its probe.

@@ -79,8 +79,8 @@ def test_the_table_fits_the_terminal(enrichctl, secrets, used, db, monkeypatch, 
     used(calls=123_456, answered=98_765, cache_hits=1_000_000, credits=Decimal("1234567.5"))
     db.execute(
         "insert into enrichment_provider_state"
-        " (provider_id, breaker, opened_at, opened_for, reason, credits_left)"
-        " values ('hunter', 'open', now(), '1 hour', 'hunter answered 401: no', 4870000)"
+        " (provider_id, breaker, opened_at, opened_for, trouble, reason, credits_left)"
+        " values ('hunter', 'open', now(), '1 hour', 'denied', 'hunter answered 401: no', 4870000)"
     )
     ours, theirs = pty.openpty()
     subprocess.run(["stty", "cols", str(width), "rows", "40"], stdin=theirs, check=True)
@@ -215,11 +215,14 @@ def test_a_key_that_the_provider_did_not_take_is_shown_as_refused(
     monkeypatch.setenv("HUNTER_API_KEY", "wrong")
     db.execute(
         "insert into enrichment_provider_state"
-        " (provider_id, breaker, opened_at, opened_for, reason)"
-        " values ('hunter', 'open', now(), '1 h', %s)",
-        [f"hunter answered 401: '{ESCAPES}'"],
+        " (provider_id, breaker, opened_at, opened_for, trouble, reason)"
+        " values ('hunter', 'open', now(), '1 h', 'denied', %s),"
+        "        ('pdl', 'open', now(), '1 h', 'failing', 'pdl answered 401 times with 503')",
+        [f"hunter says no: '{ESCAPES}'"],
     )
+    monkeypatch.setenv("PDL_API_KEY", "right")
 
+    assert standing(enrichctl)["pdl"]["key"] == "set"
     assert standing(enrichctl)["hunter"]["key"] == "refused"
     shown = enrichctl("providers").stdout
     assert "refused" in shown

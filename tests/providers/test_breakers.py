@@ -182,6 +182,54 @@ async def test_a_refused_key_opens_it_at_once(a_process, conn, answer, open_s):
     assert await process.allows("hunter") == "breaker_open"
 
 
+@pytest.mark.parametrize(
+    ("answer", "trouble"), [(denied(), "denied"), (exhausted(), "exhausted"), (down(), "failing")]
+)
+async def test_why_it_opened_is_kept_until_it_closes(a_process, conn, answer, trouble):
+    async def kept() -> str | None:
+        cursor = await conn.execute("select trouble from enrichment_provider_state")
+        return (await cursor.fetchone())[0]
+
+    process = a_process()
+    for _ in range(provider_state.FAILURES_MAX):
+        await process.report("hunter", answer)
+    assert await kept() == trouble
+
+    await open_time_is_over(conn)
+    assert await a_process().allows("hunter") is None
+    assert await kept() == trouble, "a probe is no answer yet"
+
+    prober = a_process()
+    await open_time_is_over(conn)
+    await conn.execute("update enrichment_provider_state set probe_until = now()")
+    assert await prober.allows("hunter") is None
+    await prober.report("hunter", denied())
+    assert await kept() == "denied", "the last trouble is the one that counts"
+
+    await open_time_is_over(conn)
+    prober = a_process()
+    assert await prober.allows("hunter") is None
+    await prober.report("hunter", Found())
+    assert await kept() is None
+
+
+async def test_a_changed_key_is_tried_in_a_minute_and_a_failing_provider_is_not(a_process, conn):
+    async def changed() -> tuple[str, int]:
+        await provider_state.probe_soon(conn, credential="hunter", in_s=60.0)
+        return await row(conn)
+
+    await a_process().report("hunter", denied())
+    assert await changed() == ("open", 60)
+    assert await changed() == ("open", 60), "and not later and later"
+
+    await conn.execute("delete from enrichment_provider_state")
+    await provider_state.open_breaker(conn, credential="hunter", reason="503", open_s=900)
+    assert await changed() == ("open", 900)
+
+    await provider_state.set_by_hand(conn, credential="hunter", breaker="open")
+    assert (await changed())[0] == "open"
+
+
 async def test_the_reason_is_kept_without_control_characters(a_process, conn):
     await a_process().report("hunter", denied())
 

@@ -21,7 +21,7 @@ from enrichd.providers.keyring import Keyring, Rotation, rotate, set_key
 from enrichd.providers.suppressions import Suppressions
 from enrichd.providers.waterfall import Search, enrich_lead
 from enrichd.settings import Settings
-from enrichd.store import provider_keys
+from enrichd.store import provider_keys, provider_state
 from enrichd.store.database import Connection, Database
 from enrichd.store.installation import Installation
 from enrichd.store.sealing import Sealer, Unreadable
@@ -239,3 +239,18 @@ async def test_a_job_whose_key_does_not_open_goes_on_to_the_next_provider(databa
     skipped = {(call.provider, call.skip_reason) for call in result.calls if call.skip_reason}
     assert ("ours", "key_unreadable") in skipped
     assert (ours.asked, len(next_one.asked)) == ([], 1)
+
+
+async def test_a_new_key_is_not_kept_waiting_for_what_the_old_one_was_refused(conn):
+    for credential in ("hunter#acme", "hunter"):
+        await provider_state.open_breaker(
+            conn, credential=credential, reason="401", trouble="denied", open_s=3600
+        )
+
+    await bring(conn)
+
+    found = await conn.execute(
+        "select provider_id, extract(epoch from opened_for)::int from enrichment_provider_state"
+        " order by 1"
+    )
+    assert await found.fetchall() == [("hunter", 3600), ("hunter#acme", 60)]

@@ -502,9 +502,12 @@ alter table enrichment_provider_state
     add column recent_calls    integer     not null default 0,
     add column recent_failures integer     not null default 0,
     add column recent_since    timestamptz not null default now(),
-    add column hand_until      timestamptz;
+    add column hand_until      timestamptz,
+    add column trouble         text        check (trouble in ('denied', 'exhausted', 'failing'));
 comment on column enrichment_provider_state.failures is 'Failures in a row, all processes together.';
 comment on column enrichment_provider_state.recent_calls is
     'Calls of about the last 30 s, as far as processes told: they tell nothing while all goes well.';
+comment on column enrichment_provider_state.trouble is
+    'Why the breaker opened by itself: the key was refused, no credits were left, or calls failed.';
 comment on column enrichment_provider_state.hand_until is
     'Until when a state set by hand stays; null with is_set_by_hand is until somebody changes it.';
