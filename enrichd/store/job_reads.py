@@ -71,20 +71,21 @@ async def find_by_prefix(
 
 
 # Newest first by the index `list` and a keyset (ids grow with time), so a page costs the same at
-# any depth; `is null or id <` would be no bound of the index in a generic plan. Another filter that
-# is null lets everything through.
+# any depth; `is null or id <` would be no bound of the index in a generic plan, and with
+# `workspace_id =` the planner may walk the primary key, and other workspaces' jobs with it. Another
+# filter that is null lets everything through.
 LIST: LiteralString = (
     COLUMNS
     + NO_BODIES
     + """
       from enrichment_jobs
-     where workspace_id = %(workspace_id)s
+     where workspace_id between %(workspace_id)s and %(workspace_id)s
        and id < coalesce(%(before)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
        and (%(statuses)s::text[] is null or status = any(%(statuses)s))
        and (%(type)s::text is null or type = %(type)s)
        and (%(provider_id)s::text is null or provider_id = %(provider_id)s)
        and (%(tag)s::text is null or %(tag)s = any(tags))
-     order by id desc
+     order by workspace_id desc, id desc
      limit %(limit)s
 """
 )

@@ -20,24 +20,25 @@ async def now(conn: Connection) -> datetime:
     return moment
 
 
-# Two probes of the index `list` for each id. An id that starts with as many digits as its closest
-# neighbour shares, and one more, is found by that start and no other job is.
+# Two probes of the index `list` for each id; `between` for the reason that job_pages.OLDER has. An
+# id that starts with as many digits as its closest neighbour shares, and one more, is found by that
+# start and no other job is.
 NEIGHBOURS: LiteralString = """
     select wanted.id, older.id, newer.id
       from unnest(%(ids)s::uuid[]) as wanted(id)
       left join lateral (
            select id
              from enrichment_jobs
-            where workspace_id = %(workspace_id)s
+            where workspace_id between %(workspace_id)s and %(workspace_id)s
               and id < wanted.id
-            order by id desc
+            order by workspace_id desc, id desc
             limit 1) as older on true
       left join lateral (
            select id
              from enrichment_jobs
-            where workspace_id = %(workspace_id)s
+            where workspace_id between %(workspace_id)s and %(workspace_id)s
               and id > wanted.id
-            order by id
+            order by workspace_id, id
             limit 1) as newer on true
 """
 
