@@ -27,7 +27,7 @@ from enrichd.handlers.registry import load_plugins
 from enrichd.queue.intake import row_of
 from enrichd.queue.manager import JobQueueManager
 from enrichd.settings import Settings
-from enrichd.store import jobs
+from enrichd.store import new_jobs
 from enrichd.store.database import Database
 
 __all__ = ["NewJob", "enqueue_job", "enqueue_jobs"]
@@ -71,7 +71,7 @@ def enqueue_job(
     )
     know_plugins()
     if isinstance(conn, Connection):
-        return jobs.enqueue_sync(conn, row_of(new)).id
+        return new_jobs.enqueue_sync(conn, row_of(new)).id
     if conn is not None:
         return enqueue_on(conn, new)
 
@@ -91,7 +91,7 @@ def uuid_of(text: str) -> Any:
 
 async def enqueue_on(conn: AsyncConnection[Any], new: NewJob) -> UUID:
     """Enqueue on an asynchronous caller's own connection."""
-    return (await jobs.enqueue(conn, row_of(new))).id
+    return (await new_jobs.enqueue(conn, row_of(new))).id
 
 
 def enqueue_jobs(new: Iterable[NewJob], *, database_url: str | None = None) -> Any:

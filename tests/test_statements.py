@@ -21,11 +21,13 @@ from uuid_utils.compat import uuid7
 
 import enrichd.store
 from enrichd.store import (
+    arrays,
     items,
     job_moves,
     job_reads,
     jobs,
     lanes,
+    new_jobs,
     prune,
     workers,
 )
@@ -244,10 +246,10 @@ def claim_values(*, room: int, plan_lanes: list[str], floor: int = 0) -> dict[st
     return {
         **dict.fromkeys(nothing, "{}"),
         "worker_id": WORKER,
-        "priorities": jobs.plain_array([3] * count),
-        "lanes": jobs.text_array(plan_lanes),
-        "quotas": jobs.plain_array([room] * count),
-        "floors": jobs.plain_array([floor] * count),
+        "priorities": arrays.plain_array([3] * count),
+        "lanes": arrays.text_array(plan_lanes),
+        "quotas": arrays.plain_array([room] * count),
+        "floors": arrays.plain_array([floor] * count),
         "room": room,
         "suspects_after_s": 0.0,
     }
@@ -268,7 +270,7 @@ def test_the_walk_finds_the_statements_and_not_their_parts():
     assert {
         "jobs.TURN",
         "jobs.CLAIM",
-        "jobs.COPY",
+        "bulk.COPY",
         "job_reads.LIST",
         "workers.BEAT",
     } <= STATEMENTS.keys()
@@ -310,7 +312,7 @@ def rank_base(conn: psycopg.Connection) -> str:
 
 
 IDS = [uuid7() for _ in range(50)]
-RUNS = jobs.plain_array(IDS)
+RUNS = arrays.plain_array(IDS)
 FILTER = {"statuses": None, "type": None, "provider_id": None, "tag": None}
 AGED = {"statuses": ["completed", "failed"], "age_s": 86_400.0, "workspace_id": None, "limit": 1000}
 HOT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
@@ -329,13 +331,13 @@ HOT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
         claim_values(room=10, plan_lanes=["free", "empty1"])
         | {
             "ids": RUNS,
-            "attempts": jobs.plain_array([1] * 50),
-            "statuses": jobs.plain_array(["completed"] * 50),
-            "outcomes": jobs.plain_array(["completed"] * 50),
-            "results": jobs.text_array(["{}"] * 50),
-            "errors": jobs.plain_array([None] * 50),
-            "delays": jobs.plain_array([None] * 50),
-            "refunds": jobs.plain_array([False] * 50),
+            "attempts": arrays.plain_array([1] * 50),
+            "statuses": arrays.plain_array(["completed"] * 50),
+            "outcomes": arrays.plain_array(["completed"] * 50),
+            "results": arrays.text_array(["{}"] * 50),
+            "errors": arrays.plain_array([None] * 50),
+            "delays": arrays.plain_array([None] * 50),
+            "refunds": arrays.plain_array([False] * 50),
         },
         {"ready", "pkey"},
     ),
@@ -369,9 +371,9 @@ HOT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
         {
             "worker_id": WORKER,
             "jobs": RUNS,
-            "attempts": jobs.plain_array([1] * 50),
-            "dones": jobs.plain_array([1] * 50),
-            "totals": jobs.plain_array([9] * 50),
+            "attempts": arrays.plain_array([1] * 50),
+            "dones": arrays.plain_array([1] * 50),
+            "totals": arrays.plain_array([9] * 50),
         },
         {"running"},
     ),
@@ -380,11 +382,11 @@ HOT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
         {
             "worker_id": WORKER,
             "jobs": RUNS,
-            "attempts": jobs.plain_array([1] * 50),
-            "keys": jobs.plain_array(range(50)),
-            "statuses": jobs.plain_array(["completed"] * 50),
-            "results": jobs.text_array(["{}"] * 50),
-            "errors": jobs.plain_array([None] * 50),
+            "attempts": arrays.plain_array([1] * 50),
+            "keys": arrays.plain_array(range(50)),
+            "statuses": arrays.plain_array(["completed"] * 50),
+            "results": arrays.text_array(["{}"] * 50),
+            "errors": arrays.plain_array([None] * 50),
         },
         {"running"},
     ),
@@ -430,9 +432,9 @@ def test_an_enqueue_costs_the_same_however_long_the_queue(conn, key):
         "scheduled_at": None,
         "delay_s": None,
     }
-    executed(conn, jobs.ENQUEUE, values)  # The function plans its statements at its first call.
+    executed(conn, new_jobs.ENQUEUE, values)  # The function plans its statements at its first call.
 
-    assert executed(conn, jobs.ENQUEUE, values).buffers <= 60
+    assert executed(conn, new_jobs.ENQUEUE, values).buffers <= 60
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])

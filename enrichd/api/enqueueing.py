@@ -22,17 +22,17 @@ from enrichd.domain import payloads
 from enrichd.domain.jobs import Enqueued, Job, NewJob
 from enrichd.errors import FieldProblem, InvalidPayload
 from enrichd.queue.intake import problems_of, row_of
-from enrichd.store import job_reads, job_views, jobs
+from enrichd.store import job_reads, job_views, new_jobs
 from enrichd.store.database import Connection
-from enrichd.store.jobs import Row
+from enrichd.store.new_jobs import Row
 from enrichd.store.one_trip import Prepared
 
 KEY_HEADER = "idempotency-key"
 KEY_CHARS_MAX = 255
 PLACE_CHARS = len(":1000")
 
-ENQUEUE_FRESH = Prepared("enrichd_enqueue_fresh", jobs.ENQUEUE_FRESH)
-ENQUEUE_READY = Prepared("enrichd_enqueue_ready", jobs.ENQUEUE_READY)
+ENQUEUE_FRESH = Prepared("enrichd_enqueue_fresh", new_jobs.ENQUEUE_FRESH)
+ENQUEUE_READY = Prepared("enrichd_enqueue_ready", new_jobs.ENQUEUE_READY)
 
 Many = Annotated[tuple[JobToEnqueue, ...], Field(min_length=1, max_length=BULK_MAX)]
 OneOrMany = Annotated[
@@ -132,7 +132,7 @@ async def enqueued_at_once(call: Call, row: Row) -> tuple[Enqueued, Job] | None:
     statement = ENQUEUE_FRESH if row.is_fresh else ENQUEUE_READY
     added, found = await ask(
         call,
-        (statement, jobs.enqueue_values(row)),
+        (statement, new_jobs.enqueue_values(row)),
         (GET_JOB, {"id": row.id.hex, "workspace_id": row.workspace_id}),
     )
     if not added.count:
@@ -146,7 +146,7 @@ async def enqueued_by_steps(
     """Enqueue any job, or find the one that is there; `is_checked`: which must be the same."""
 
     async def work(conn: Connection) -> tuple[Enqueued, Job | None]:
-        done = await jobs.enqueue(conn, row)
+        done = await new_jobs.enqueue(conn, row)
         if is_checked:
             await require_same(conn, [row], [done])
         job = await job_reads.get(conn, workspace_id=row.workspace_id, job_id=done.id)
@@ -164,7 +164,7 @@ async def enqueue_many(call: Call, wanted: Sequence[JobToEnqueue]) -> Answer:
     ]
 
     async def work(conn: Connection) -> list[Enqueued]:
-        done = await jobs.enqueue_many(conn, rows)
+        done = await new_jobs.enqueue_many(conn, rows)
         if key is not None:
             await require_same(conn, rows, done)
         return done

@@ -13,7 +13,7 @@ from enrichd.providers.keyring import Keyring
 from enrichd.providers.roster import build_providers
 from enrichd.store.database import Database
 from enrichd.store.installation import Installation
-from enrichd.store.jobs import Row
+from enrichd.store.new_jobs import Row
 
 TURN = "estimating"
 AT_ONCE = 2

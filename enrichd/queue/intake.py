@@ -25,8 +25,8 @@ from enrichd.domain.jobs import (
     NewJob,
 )
 from enrichd.errors import FieldProblem, InvalidPayload
-from enrichd.store.jobs import Row
 from enrichd.store.json_text import is_encodable
+from enrichd.store.new_jobs import Row
 
 NUL = b"\\u0000"
 NULL = b"null"

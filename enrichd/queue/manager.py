@@ -20,12 +20,13 @@ from enrichd.errors import IllegalMove, Invalid, JobNotFound, Refused, Unavailab
 from enrichd.logs import get_logger
 from enrichd.queue.changes import tell_moved
 from enrichd.queue.intake import row_of
-from enrichd.store import changes, job_moves, job_reads, jobs, lanes, workers
+from enrichd.store import bulk, changes, job_moves, job_reads, jobs, lanes, new_jobs, workers
 from enrichd.store.database import RACE_TRIES, RACES, Connection, Database, storing
 from enrichd.store.faults import point
-from enrichd.store.jobs import Ended, Lane, Row
+from enrichd.store.jobs import Ended, Lane
 from enrichd.store.json_text import dumps
 from enrichd.store.listen import notify
+from enrichd.store.new_jobs import Row
 
 Answer = TypeVar("Answer")
 
@@ -80,10 +81,10 @@ class JobQueueManager:
         """
         row = row_of(new)
         if conn is not None:
-            return await storing(lambda: jobs.enqueue(conn, row))
+            return await storing(lambda: new_jobs.enqueue(conn, row))
 
         async def and_hint(own: Connection) -> Enqueued:
-            done = await jobs.enqueue(own, row)
+            done = await new_jobs.enqueue(own, row)
             if done.is_new:
                 metrics.enqueued([row.type])
                 self._note(row.workspace_id, done.id)
@@ -307,7 +308,7 @@ async def insert_all(conn: Connection, rows: Iterable[Row]) -> list[Enqueued]:
             done.extend([Enqueued(row.id, True) for row in batch])
             yield batch
 
-    await jobs.copy_in(conn, fresh_batches())
+    await bulk.copy_in(conn, fresh_batches())
     while others := list(islice(rest, ENQUEUE_BATCH)):
-        done += await jobs.enqueue_many(conn, others)
+        done += await new_jobs.enqueue_many(conn, others)
     return done

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import LiteralString
 from uuid import UUID
 
+from enrichd.store.arrays import plain_array, text_array
 from enrichd.store.database import Connection
-from enrichd.store.jobs import plain_array, text_array
 
 
 @dataclass(frozen=True, slots=True)

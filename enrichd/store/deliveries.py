@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
+from enrichd.store.arrays import plain_array, text_array
 from enrichd.store.database import Connection
-from enrichd.store.jobs import plain_array, text_array
 
 LEASE_S = 60.0
 TARGETS_MAX = 1_000

@@ -15,8 +15,8 @@ from uuid import UUID
 from psycopg import sql
 
 from enrichd.store.answers import bytes_array
+from enrichd.store.arrays import plain_array
 from enrichd.store.database import Connection, Database
-from enrichd.store.jobs import plain_array
 from enrichd.store.json_text import loads
 
 PART = 1000

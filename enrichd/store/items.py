@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 from uuid import UUID
 
+from enrichd.store.arrays import plain_array, text_array
 from enrichd.store.database import Connection
 from enrichd.store.faults import around
-from enrichd.store.jobs import plain_array, text_array
 from enrichd.store.json_text import loads
 from enrichd.store.telling import TELL_ITEMS, TELL_PROGRESS
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
+from enrichd.store.arrays import text_array
 from enrichd.store.database import Connection
-from enrichd.store.jobs import text_array
 from enrichd.store.sealing import Sealed
 
 
@@ -82,6 +82,27 @@ async def of_workspace(conn: Connection, *, workspace_id: str) -> list[ProviderK
     """Return the keys that a workspace has brought, by provider."""
     cursor = await conn.execute(OF_WORKSPACE, {"workspace_id": workspace_id})
     return [key_of(*row) async for row in cursor]
+
+
+# By the callbacks' index of requests: a provider's ids are its own, so this is one row as a rule.
+OF_REQUEST: LiteralString = """
+    select key.workspace_id, key.provider_id, key.sealed, key.sealed_with, key.hint
+      from (select distinct workspace_id
+              from enrichment_callbacks
+             where provider_id = %(provider_id)s
+               and request_id = %(request_id)s
+               and state <> 'early') as asked
+      join enrichment_provider_keys as key
+        on key.workspace_id = asked.workspace_id
+       and key.provider_id = %(provider_id)s
+     limit 10
+"""
+
+
+async def of_request(conn: Connection, *, provider_id: str, request_id: str) -> list[ProviderKey]:
+    """Return the keys of those workspaces that made a request of a provider."""
+    values = {"provider_id": provider_id, "request_id": request_id}
+    return [key_of(*row) async for row in await conn.execute(OF_REQUEST, values)]
 
 
 LIST: LiteralString = """

@@ -8,8 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import LiteralString
 
+from enrichd.store.arrays import text_array
 from enrichd.store.database import Connection
-from enrichd.store.jobs import text_array
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, LiteralString, TypeAlias
 
 from enrichd.store.answers import bytes_array
+from enrichd.store.arrays import text_array
 from enrichd.store.database import Connection
-from enrichd.store.jobs import text_array
 
 Reason: TypeAlias = Literal["erased", "opted_out", "by_hand"]
 EVERYWHERE = "*"

@@ -17,7 +17,7 @@ from enrichd.ctl.checks import Status
 from enrichd.domain.jobs import NewJob
 from enrichd.errors import Unavailable
 from enrichd.queue.manager import JobQueueManager
-from enrichd.store import access, jobs, migrate
+from enrichd.store import access, bulk, migrate
 from enrichd.store.database import Database
 from enrichd.store.jobs import Ended
 from enrichd.store.tenancy import Tenants
@@ -257,6 +257,6 @@ async def test_copy_is_left_to_those_whom_no_policy_holds(plain_dsn):
     with (
         psycopg.connect(plain_dsn) as conn,
         pytest.raises(psycopg.errors.FeatureNotSupported),
-        conn.cursor().copy(jobs.COPY.encode()) as copy,
+        conn.cursor().copy(bulk.COPY.encode()) as copy,
     ):
         copy.write("")

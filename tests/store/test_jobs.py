@@ -28,7 +28,7 @@ from enrichd.errors import Invalid, InvalidPayload
 from enrichd.queue.endings import ended_of
 from enrichd.queue.intake import row_of
 from enrichd.queue.manager import ENQUEUE_BATCH, JobQueueManager
-from enrichd.store import job_moves, jobs
+from enrichd.store import job_moves, jobs, new_jobs
 from enrichd.store.database import Connection, Database
 from enrichd.store.jobs import Ended, Lane
 from tests.support.factories import (
@@ -528,7 +528,7 @@ async def test_an_enqueue_in_the_caller_transaction_goes_with_it(conn, queue, pa
 
 def test_a_synchronous_caller_enqueues_in_its_own_transaction(database_url):
     with psycopg.connect(database_url) as sync:
-        enqueued = jobs.enqueue_sync(sync, row_of(an_email_job()))
+        enqueued = new_jobs.enqueue_sync(sync, row_of(an_email_job()))
         assert enqueued.is_new
         sync.rollback()
         assert sync.execute("select count(*) from enrichment_jobs").fetchone() == (0,)
@@ -622,11 +622,11 @@ async def test_a_ready_job_is_one_statement_that_is_prepared_once(conn):
         "select count(*), sum(generic_plans + custom_plans) from pg_prepared_statements"
         " where statement like '%%lane.floor_rank%%' and statement not like '%%pg_prepared%%'"
     )
-    await jobs.enqueue(conn, row_of(an_email_job()))
+    await new_jobs.enqueue(conn, row_of(an_email_job()))
     before = await (await conn.execute(counting)).fetchone()
     for max_retries, leads in [(0, 1), (100, 700), (3, 10_000)]:
         payload = {"leadIds": [str(place) for place in range(leads)], "providerId": "builtin"}
-        await jobs.enqueue(
+        await new_jobs.enqueue(
             conn, row_of(NewJob("batch_lead_enrichment", payload, max_retries=max_retries))
         )
 

@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
 from enrichd.errors import Invalid
-from enrichd.store import job_reads, jobs
+from enrichd.store import job_reads, new_jobs
 from enrichd.store.database import Connection, Database, storing
-from enrichd.store.jobs import Row
+from enrichd.store.new_jobs import Row
 from enrichd.store.tenancy import Tenants
 from tests.support.factories import a_job
 
@@ -418,7 +418,7 @@ async def test_an_idempotency_key_is_a_workspaces_own(conn, tenants):
     theirs = await a_job(conn, workspace_id=THEIRS, idempotency_key="order-1")
 
     async with tenants.of(OURS) as ours:
-        done = await jobs.enqueue(ours, a_row(idempotency_key="order-1"))
+        done = await new_jobs.enqueue(ours, a_row(idempotency_key="order-1"))
 
     assert done.is_new
     assert done.id != theirs.id
@@ -433,9 +433,9 @@ async def test_an_id_that_another_workspace_has_is_refused_without_a_word_about_
     with pytest.raises(Invalid) as caught:
         async with tenants.of(OURS) as ours:
             await storing(
-                (lambda: jobs.enqueue_many(ours, [row, a_row()]))
+                (lambda: new_jobs.enqueue_many(ours, [row, a_row()]))
                 if many
-                else (lambda: jobs.enqueue(ours, row))
+                else (lambda: new_jobs.enqueue(ours, row))
             )
     assert str(theirs.id) in caught.value.message
     for word in ("theirs", "key", "unique", "Key (", "DETAIL"):
