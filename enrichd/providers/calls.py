@@ -41,7 +41,7 @@ from enrichd.providers.call_ends import NO_CALL
 from enrichd.providers.contracts import Contract
 from enrichd.providers.later_answers import LaterAnswer, come_again
 from enrichd.providers.limits import limits_in_force
-from enrichd.providers.questions import Question, buyer_of, cache_key
+from enrichd.providers.questions import Question, buyer_of, cache_key, counted_as
 from enrichd.providers.roster import BUILTIN, Providers, Shared
 from enrichd.settings.providers import ProviderSettings
 from enrichd.store.provider_state import OPEN_S_MAX
@@ -214,8 +214,9 @@ class Calls:
     ) -> Asked:
         """Put a question that only we may put now."""
         adapter, operation = source.adapter, lease.question.operation
+        counted = counted_as(adapter, source.contract, operation, query)
         attempt = Attempt(shared.answers, [lease])
-        ask = partial(self._ask_provider, shared, source, operation, attempt)
+        ask = partial(self._ask_provider, shared, source, counted, attempt)
         if not isinstance(adapter, Asynchronous):
             async with attempt:
                 return await ask(partial(adapter.call, operation, query))
@@ -235,9 +236,10 @@ class Calls:
     ) -> Sequence[Asked]:
         """Put several questions in one call."""
         operation = leases[0].question.operation
+        counted = counted_as(adapter, source.contract, operation, queries[0])
         async with Attempt(shared.answers, leases) as attempt:
             told = await self._ask_provider(
-                shared, source, operation, attempt, partial(adapter.call_many, operation, queries)
+                shared, source, counted, attempt, partial(adapter.call_many, operation, queries)
             )
             return attempt.each(told)
 
@@ -245,18 +247,21 @@ class Calls:
         self,
         shared: Shared,
         source: Source,
-        operation: Operation,
+        counted: Operation,
         attempt: Attempt,
         call: Callable[[], Awaitable[Answer]],
     ) -> Answer | Skipped | ProviderError:
-        """Make one call when it is allowed; a provider's trouble comes back as a value."""
+        """Make one call when it is allowed; a provider's trouble comes back as a value.
+
+        `counted` is the operation whose limits it falls under.
+        """
         if reason := await shared.breakers.allows(source.credential):
             again_s = shared.breakers.again_s(source.credential)
             return Skipped(reason, _passing(source.provider_id, reason, again_s))
         try:
             await shared.limiter.take(
                 source.credential,
-                operation,
+                counted,
                 limits_in_force(source.settings, source.contract),
                 priority=self._priority,
                 wait_s_max=self._wait_s_max,
@@ -269,7 +274,7 @@ class Calls:
         answer, seconds = await timed(source.provider_id, call)
         # First of all: whoever is cancelled from here on leaves the answer behind.
         attempt.settle(answer)
-        await report(shared, source.credential, operation, answer, seconds)
+        await report(shared, source.credential, counted, answer, seconds)
         shared.credits_left.hear(source.credential, source.adapter, answer)
         return answer
 

@@ -80,6 +80,8 @@ class Contract:
         default_factory=lambda: MappingProxyType({})
     )
     """What the provider documents, by operation; None is what all operations share."""
+    counted_as: Mapping[Operation, Operation] = field(default_factory=lambda: MappingProxyType({}))
+    """Operations that the provider counts together with another: they are the same endpoint."""
     credits: Mapping[Operation, Decimal] = field(default_factory=lambda: MappingProxyType({}))
     """The most that one call costs."""
     bulk: Mapping[Operation, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -20,6 +20,7 @@ import orjson
 from enrichd.domain.emails import canonical_key
 from enrichd.domain.leads import Lead
 from enrichd.domain.web_links import registrable_domain, social_profile
+from enrichd.providers.contracts import Contract
 from enrichd.providers.operations import Operation
 
 VERSION: Final = 1
@@ -96,6 +97,15 @@ def cache_key(adapter: object, provider_id: str, operation: Operation, lead: Lea
     version = getattr(adapter, "parameters_version", 1)
     said = [VERSION, provider_id, str(operation), version, sorted(parts.items())]
     return hashlib.sha256(orjson.dumps(said)).digest()
+
+
+def counted_as(
+    adapter: object, contract: Contract | None, operation: Operation, lead: Lead
+) -> Operation:
+    """Return the operation whose limits a question falls under: that of its endpoint."""
+    if isinstance(adapter, Repeating):
+        operation = adapter.same_request(operation, lead)
+    return contract.counted_as.get(operation, operation) if contract else operation
 
 
 def _parts(lead: Lead, names: Sequence[str]) -> dict[str, str]:

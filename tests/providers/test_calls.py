@@ -549,6 +549,35 @@ class BulkProvider(CountingProvider):
         ]
 
 
+async def test_operations_of_one_endpoint_take_from_one_limit(database_url, database, monkeypatch):
+    from enrichd.providers.base import REGISTERED, Registration
+    from enrichd.providers.contracts import Contract, Window
+
+    contract = Contract(
+        "http://127.0.0.1:9",
+        statuses={},
+        limits={PERSON: (Window(3600, 2),), COMPANY: (Window(3600, 2),)},
+        counted_as={Operation.FIND_EMAIL: PERSON},
+    )
+    source = CountingProvider()
+    monkeypatch.setitem(REGISTERED, "counting", Registration(lambda *_: source, {}, contract))
+    async with sharing_providers(database_url, source) as providers:
+        run = calls_of(providers, wait_s_max=2.0)
+        asked = [
+            await run.ask("counting", operation, lead())
+            for operation in (Operation.FIND_EMAIL, PERSON, Operation.FIND_EMAIL)
+        ]
+        asked.append(await run.ask("counting", PERSON, lead(email="eve@acme.com")))
+        asked.append(await run.ask("counting", COMPANY, lead(domain="acme.com")))
+
+    assert [type(answer) for answer in asked] == [Found, Found, Found, ProviderThrottled, Found]
+    assert len(source.asked) == 3
+    limits = await rows(
+        database, "select operation from enrichment_rate_limits where window_s = 3600 order by 1"
+    )
+    assert limits == [("*",), ("enrichCompany",), ("enrichPerson",)]
+
+
 @pytest.fixture
 def bulky(monkeypatch):
     from enrichd.providers.base import REGISTERED, Registration

@@ -68,8 +68,9 @@ CONTRACT: Final = Contract(
         422: Ending.INVALID,
         429: Ending.RATE_LIMITED,
     },
-    # Paid plans; Apollo counts each endpoint by itself, so this is what is surely allowed.
-    limits={None: (Window(60, 1_000),)},
+    # Paid plans, each endpoint by itself. A bulk one counts with its single one: surely allowed.
+    limits=dict.fromkeys((Operation.ENRICH_PERSON, Operation.ENRICH_COMPANY), (Window(60, 1_000),)),
+    counted_as=dict.fromkeys(PERSON, Operation.ENRICH_PERSON),
     credits=dict.fromkeys(OPERATIONS, Decimal(1)),
     bulk=dict.fromkeys(OPERATIONS, BULK_MAX),
 )

@@ -54,7 +54,10 @@ CONTRACT: Final = Contract(
         403: Ending.AUTH,
         429: Ending.RATE_LIMITED,
     },
-    limits={None: (Window(WINDOW_S, 600),)},
+    # Each API by itself; social profiles are in the record of one of them (`same_request`).
+    limits=dict.fromkeys(
+        (Operation.ENRICH_PERSON, Operation.ENRICH_COMPANY), (Window(WINDOW_S, 600),)
+    ),
     # An answer that nobody is known is billed like any other.
     credits=dict.fromkeys(
         (Operation.ENRICH_PERSON, Operation.ENRICH_COMPANY, Operation.FIND_SOCIAL_PROFILES), ONE

@@ -44,9 +44,12 @@ CONTRACT: Final = Contract(
     },
     # Whether the endpoints share the windows is not documented; that they do is the careful guess.
     limits={
-        None: (Window(1, 15), Window(60, 500)),
+        Operation.FIND_EMAIL: (Window(1, 15), Window(60, 500)),
+        Operation.ENRICH_PERSON: (Window(1, 15), Window(60, 500)),
         Operation.VERIFY_EMAIL: (Window(1, 10), Window(60, 300)),
     },
+    # Its table names people, companies and both in one line: that may be one count.
+    counted_as={Operation.ENRICH_COMPANY: Operation.ENRICH_PERSON},
     credits=dict.fromkeys(Operation, Decimal(1)),
 )
 PRIORS: Final = {"person.email": 0.95, "person": 0.85, "company": 0.85}
