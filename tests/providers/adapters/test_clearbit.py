@@ -434,7 +434,7 @@ async def test_a_question_that_makes_no_sense_is_not_put(adapter, operation, abo
 
 async def test_its_contract_says_what_is_documented(adapter):
     assert REGISTERED["clearbit"].contract is CONTRACT
-    assert CONTRACT.limits[None] == (Window(60, 600),)
+    assert CONTRACT.limits[Operation.ENRICH_PERSON] == (Window(60, 600),)
     assert {adapter.cost_credits(one) for one in adapter.operations} == {1}
     assert (CONTRACT.base_url, "https://company.clearbit.com") == (PERSON_HOST, COMPANY_HOST)
 

@@ -434,7 +434,7 @@ async def test_its_contract_says_what_is_documented(adapter):
     registered = REGISTERED["hunter"]
 
     assert registered.contract is CONTRACT
-    assert Window(1, 15) in CONTRACT.limits[None]
+    assert Window(1, 15) in CONTRACT.limits[Operation.FIND_EMAIL]
     assert Window(1, 10) in CONTRACT.limits[VERIFY]
     assert all(adapter.cost_credits(operation) == Decimal(1) for operation in Operation)
     assert registered.prior("person", "email") > registered.prior("person", "title")

@@ -393,7 +393,7 @@ async def test_without_a_key_nothing_is_asked(pdl):
 async def test_its_contract_says_what_is_documented(adapter):
     assert REGISTERED["pdl"].contract is CONTRACT
     assert Operation.VERIFY_EMAIL not in adapter.operations
-    assert CONTRACT.limits[None] == (Window(60, 1_000),)
+    assert CONTRACT.limits[Operation.ENRICH_PERSON] == (Window(60, 1_000),)
     assert set(CONTRACT.bulk.values()) == {BULK_MAX}
     assert {adapter.cost_credits(one) for one in OPERATIONS} == {Decimal(1)}
     assert isinstance(adapter, Bulk)
