@@ -20,19 +20,31 @@ from enrichd.api.messages import Answer, json_response
 from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import again_after_races, at_large, in_workspace
+from enrichd.api.webhook_routes import sealer_for
 from enrichd.domain.jobs import JobStatus
 from enrichd.domain.payloads import CamelModel
 from enrichd.errors import FieldProblem, IllegalMove, JobNotFound
+from enrichd.logs import get_logger
 from enrichd.providers import proofs
-from enrichd.providers.callbacks import BODY_BYTES_MAX, TOKEN_LENGTH_MAX, Receipt, receive_in
+from enrichd.providers.callbacks import (
+    BODY_BYTES_MAX,
+    TOKEN_LENGTH_MAX,
+    Receipt,
+    own_keys,
+    receive_in,
+)
+from enrichd.providers.keyring import credential_of, opened
 from enrichd.settings.providers import normal_id
 from enrichd.store import incoming, job_moves
 from enrichd.store.database import Connection
 from enrichd.store.json_text import dumps
+from enrichd.store.sealing import Unreadable
 
 KEY_CHARS_MAX: Final = 200
 FIELDS_SHOWN_MAX: Final = 20
 UNPROVED: Final = "This webhook's sender could not be verified."
+
+log = get_logger("gateway")
 
 
 class IncomingQuery(CamelModel):
@@ -123,8 +135,11 @@ async def by_signature(call: Call, provider: str, body: bytes) -> Answer:
     way = proofs.way_of(provider_id)
     headers = call.request.headers
     now_s = time.time()  # noqa: TID251 - the sender's stamp is of a wall clock
+    workspace_id = None
     if not proofs.is_proved(way, body, headers, secrets_of(call, provider_id, way), now_s=now_s):
-        raise unproved()
+        workspace_id = await signer_of(call, provider_id, way, body, now_s=now_s)
+        if workspace_id is None:
+            raise unproved()
     request_id = proofs.request_id_of(way, body)
     if request_id is None:
         wanted = " or ".join(way.request_keys)
@@ -135,11 +150,13 @@ async def by_signature(call: Call, provider: str, body: bytes) -> Answer:
             fields=[FieldProblem(way.request_keys[0], "is missing")],
         )
     event_id = proofs.event_id_of(body, headers)
+    # What one workspace signs must not be taken for what came to another.
+    source = credential_of(provider_id, workspace_id) if workspace_id else provider_id
 
     async def keep(conn: Connection) -> Receipt:
-        if not await incoming.is_first(conn, source=provider_id, event_id=event_id):
+        if not await incoming.is_first(conn, source=source, event_id=event_id):
             return Receipt.DUPLICATE
-        return await receive_in(conn, (provider_id, request_id), body)
+        return await receive_in(conn, (provider_id, request_id), body, workspace_id=workspace_id)
 
     return await received(call, await in_transaction(call, keep))
 
@@ -152,6 +169,27 @@ def secrets_of(call: Call, provider_id: str, way: proofs.Way) -> tuple[str, ...]
     if not chosen.webhook_secrets and way.signs_with_api_key and chosen.api_key is not None:
         return (chosen.api_key.get_secret_value(),)
     return chosen.webhook_secrets
+
+
+async def signer_of(
+    call: Call, provider_id: str, way: proofs.Way, body: bytes, *, now_s: float
+) -> str | None:
+    """Return the workspace that made the request and whose own key signed the answer to it."""
+    request_id = proofs.request_id_of(way, body) if way.signs_with_api_key else None
+    if request_id is None:
+        return None
+    sealer = await sealer_for(call)
+    keys = await at_large(call, lambda conn: own_keys(conn, (provider_id, request_id)))
+    signer = None
+    for key in keys:
+        try:
+            secret = opened(sealer, key)
+        except Unreadable as error:
+            log.error("provider_key_unreadable", provider=provider_id, reason=error.message)
+            continue
+        if proofs.is_proved(way, body, call.request.headers, (secret,), now_s=now_s):
+            signer = key.workspace_id
+    return signer
 
 
 def unproved() -> Problem:

@@ -16,8 +16,9 @@ from uuid import UUID
 
 from enrichd.logs import get_logger
 from enrichd.providers.operations import Operation
-from enrichd.store import callbacks, job_moves
+from enrichd.store import callbacks, job_moves, provider_keys
 from enrichd.store.database import Connection, Database, storing
+from enrichd.store.provider_keys import ProviderKey
 
 BODY_BYTES_MAX: Final = 1 << 20
 TOKEN_BYTES: Final = 32
@@ -150,30 +151,45 @@ async def receive_callback(database: Database, key: str | ByRequest, body: bytes
         return await receive_in(conn, key, body)
 
 
-async def receive_in(conn: Connection, key: str | ByRequest, body: bytes) -> Receipt:
-    """Do the same inside the caller's transaction."""
+async def receive_in(
+    conn: Connection, key: str | ByRequest, body: bytes, *, workspace_id: str | None = None
+) -> Receipt:
+    """Do the same inside the caller's transaction; with a workspace, for its own jobs alone."""
     if len(body) > BODY_BYTES_MAX:
         return Receipt.TOO_LARGE
     if isinstance(key, str) and not (key.isascii() and 0 < len(key) <= TOKEN_LENGTH_MAX):
         return Receipt.UNKNOWN
     answer = as_text(body)
-    job_ids = await storing(lambda: _keep(conn, key, answer))
+    job_ids = await storing(lambda: _keep(conn, key, answer, workspace_id))
     if job_ids:
         resumed = [await job_moves.resume(conn, job_id=job_id) for job_id in sorted(set(job_ids))]
         receipt = Receipt.RESUMED if any(resumed) else Receipt.KEPT
+    elif workspace_id is not None:
+        receipt = Receipt.DUPLICATE  # Its request is known, so this was answered, or given up.
     else:
         receipt = await _no_news(conn, key, answer)
     log.info("callback_received", receipt=str(receipt), size_bytes=len(body))
     return receipt
 
 
-async def _keep(conn: Connection, key: str | ByRequest, answer: str) -> list[UUID]:
+async def _keep(
+    conn: Connection, key: str | ByRequest, answer: str, workspace_id: str | None
+) -> list[UUID]:
     if isinstance(key, str):
         return await callbacks.receive(conn, token_hash=hash_of(key), answer=answer)
     provider_id, request_id = key[0], _request_id(key)
     return await callbacks.receive_by_request(
-        conn, provider_id=provider_id, request_id=request_id, answer=answer
+        conn,
+        provider_id=provider_id,
+        request_id=request_id,
+        answer=answer,
+        workspace_id=workspace_id,
     )
+
+
+async def own_keys(conn: Connection, key: ByRequest) -> list[ProviderKey]:
+    """Return the keys of a provider that the workspaces of a request have brought along."""
+    return await provider_keys.of_request(conn, provider_id=key[0], request_id=_request_id(key))
 
 
 async def _no_news(conn: Connection, key: str | ByRequest, answer: str) -> Receipt:

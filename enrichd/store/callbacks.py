@@ -187,6 +187,7 @@ RECEIVE_BY_REQUEST: LiteralString = """
        set state = 'received', answer = %(answer)s, received_at = now()
      where provider_id = %(provider_id)s
        and request_id = %(request_id)s
+       and (%(workspace_id)s::text is null or workspace_id = %(workspace_id)s)
        and state = 'asked'
     returning job_id
 """
@@ -199,14 +200,25 @@ async def receive(conn: Connection, *, token_hash: bytes, answer: str) -> list[U
 
 
 async def receive_by_request(
-    conn: Connection, *, provider_id: str, request_id: str, answer: str
+    conn: Connection,
+    *,
+    provider_id: str,
+    request_id: str,
+    answer: str,
+    workspace_id: str | None = None,
 ) -> list[UUID]:
     """Do the same for a provider that names its request in place of a token.
 
-    Call it in a transaction, which `keep_early` may then be part of.
+    With a workspace only its own jobs are answered. Call it in a transaction, which `keep_early`
+    may then be part of.
     """
     await lock_request(conn, request_id=request_id)
-    values = {"provider_id": provider_id, "request_id": request_id, "answer": answer}
+    values = {
+        "provider_id": provider_id,
+        "request_id": request_id,
+        "answer": answer,
+        "workspace_id": workspace_id,
+    }
     return [job_id async for (job_id,) in await conn.execute(RECEIVE_BY_REQUEST, values)]
 
 

@@ -21,10 +21,12 @@ from enrichd.handlers.context import OutsideEvent
 from enrichd.processing.items import ItemWriter
 from enrichd.providers import proofs
 from enrichd.providers.callbacks import Callbacks, Received
+from enrichd.providers.keyring import set_key
 from enrichd.providers.operations import Operation
 from enrichd.queue.changes import Changes
 from enrichd.store import incoming
 from enrichd.store.database import Connection, Database
+from enrichd.store.sealing import sealer_of
 from tests.api.conftest import Served, an_api
 from tests.support.factories import a_job, counted, state_of
 
@@ -37,6 +39,7 @@ SETTINGS = {
     "HUNTER_WEBHOOK_SECRET": ",".join(HUNTER_SECRETS),
     "PDL_WEBHOOK_SECRET": STANDARD,
     "FULLENRICH_API_KEY": "full-key",
+    "ENRICHD_SECRET_KEYS": "k1:" + b64encode(b"s" * 32).decode(),
 }
 
 
@@ -122,6 +125,40 @@ async def test_a_webhook_that_clearbit_signed_resumes_its_job(http, conn, databa
     assert (answer.status_code, answer.json()) == (202, {"receipt": "resumed"})
     assert await state_of(conn, job_id) == "pending"
     assert await answer_of(database_url, job_id) == body.decode()
+
+
+async def test_a_workspaces_own_key_signs_for_its_own_requests_alone(api, conn, database_url):
+    sealer = sealer_of(api.api.settings, b"p" * 32)
+    for workspace_id in ("team-a", "team-b"):
+        await set_key(
+            conn,
+            sealer,
+            workspace_id=workspace_id,
+            provider_id="clearbit",
+            key=f"sk_own_{workspace_id}",
+        )
+    ours, _ = await a_parked_job(conn, database_url, request_id="ours")
+    theirs, _ = await a_parked_job(conn, database_url, request_id="theirs", workspace_id="team-b")
+    # A provider gives an id out once; should two have the same, a key is good for one of them.
+    same, _ = await a_parked_job(conn, database_url, request_id="same")
+    same_of_b, _ = await a_parked_job(conn, database_url, request_id="same", workspace_id="team-b")
+    http = api.client(None)
+
+    async def post(request_id: str, key: str) -> tuple[int, dict[str, Any]]:
+        body = body_for(request_id)
+        answer = await http.post(
+            "/webhook?provider=clearbit", content=body, headers=clearbit(body, key)
+        )
+        return answer.status_code, answer.json()
+
+    assert (await post("theirs", "sk_own_team-a"))[0] == 401
+    assert (await post("nobodys", "sk_own_team-a"))[0] == 401
+    assert await post("ours", "sk_own_team-a") == (202, {"receipt": "resumed"})
+    assert await post("ours", "sk_own_team-a") == (202, {"receipt": "duplicate"})
+    assert await post("same", "sk_own_team-a") == (202, {"receipt": "resumed"})
+    assert [await state_of(conn, job) for job in (ours, same)] == ["pending", "pending"]
+    assert [await state_of(conn, job) for job in (theirs, same_of_b)] == ["waiting", "waiting"]
+    assert await post("theirs", CLEARBIT_KEY) == (202, {"receipt": "resumed"}), "it is everybody's"
 
 
 def test_clearbits_signature_is_that_of_its_own_library():
