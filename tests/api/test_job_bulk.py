@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from enrichd.domain.jobs import JobStatus
 from tests.api.conftest import enqueued
 from tests.support.factories import a_job, columns_of, counted, state_of
 
@@ -47,6 +48,45 @@ async def test_each_id_has_its_outcome(http, conn, action, good, state, bad):
     assert await state_of(conn, foreign.id) == good
     texts = {part["given"]: part["message"] for part in found["refused"]}
     assert texts[str(foreign.id)] == texts[NOBODYS].replace(NOBODYS, str(foreign.id))
+
+
+OUTCOMES = {
+    # The state afterwards, None for a job that is gone; what is not named refuses and stays.
+    "cancel": {
+        "pending": "cancelled",
+        "scheduled": "cancelled",
+        "waiting": "cancelled",
+        "processing": "processing",
+    },
+    "retry": {"failed": "pending", "dead_letter": "pending", "cancelled": "pending"},
+    "delete": {"completed": None, "failed": None, "dead_letter": None, "cancelled": None},
+    "reprioritise": {state: state for state in ("pending", "scheduled", "processing", "waiting")},
+}
+
+
+@pytest.mark.parametrize("action", OUTCOMES)
+async def test_every_action_has_its_outcome_in_every_state(http, conn, action):
+    by_state = {
+        state: await a_job(conn, status=str(state), workspace_id="team-a") for state in JobStatus
+    }
+    fields = {"priority": 1} if action == "reprioritise" else {}
+
+    found = await moves_of(http, action, [job.id for job in by_state.values()], **fields)
+
+    moved = {part["id"]: part["status"] for part in found["moved"]}
+    refused = {part["given"]: part for part in found["refused"]}
+    for state, job in by_state.items():
+        if str(state) in OUTCOMES[action]:
+            after = OUTCOMES[action][str(state)]
+            assert moved.pop(str(job.id)) == after
+            if after is not None:
+                assert await state_of(conn, job.id) == after
+        else:
+            told = refused.pop(str(job.id))
+            assert told["code"] == "illegal_move"
+            assert f"is {state} and cannot" in told["message"]
+            assert await state_of(conn, job.id) == state
+    assert moved == refused == {}
 
 
 async def test_a_deleted_job_leaves_nothing(http, conn):

@@ -98,6 +98,8 @@ async def test_pages_neither_repeat_nor_skip_while_jobs_come_and_change(http, co
         while not stop.is_set():
             await enqueued(http)
             await http.delete(f"/jobs/{before[place % len(before)]}")
+            await http.post(f"/jobs/{before[place % len(before)]}/retry")
+            await http.put(f"/jobs/{before[(place + 3) % len(before)]}", json={"priority": 1})
             place += 7
 
     changing = asyncio.create_task(change())
@@ -109,6 +111,32 @@ async def test_pages_neither_repeat_nor_skip_while_jobs_come_and_change(http, co
 
     assert [job_id for job_id in walked if job_id in set(before)] == before
     assert len(set(walked)) == len(walked)
+
+
+async def test_a_page_goes_on_where_its_last_job_was_though_that_is_deleted(http, conn):
+    jobs = [await a_job(conn, status="failed", workspace_id="team-a") for _ in range(9)]
+    newest_first = [str(job.id) for job in reversed(jobs)]
+    page = (await http.get("/jobs", params={"limit": 4})).json()
+
+    gone = [newest_first[3], newest_first[5]]
+    await http.post("/jobs/bulk", json={"action": "delete", "ids": gone})
+    rest = (await http.get("/jobs", params={"cursor": page["nextCursor"]})).json()
+
+    assert [job["id"] for job in rest["jobs"]] == [newest_first[4], *newest_first[6:]]
+    assert rest["nextCursor"] is None
+
+
+async def test_a_job_that_leaves_the_filter_between_pages_hides_no_other(http, conn):
+    jobs = [await a_job(conn, status="failed", workspace_id="team-a") for _ in range(9)]
+    newest_first = [str(job.id) for job in reversed(jobs)]
+    query = {"status": "failed", "limit": 4}
+    page = (await http.get("/jobs", params=query)).json()
+
+    for job_id in (newest_first[0], newest_first[3], newest_first[5]):
+        await http.post(f"/jobs/{job_id}/retry")
+    rest = (await http.get("/jobs", params={**query, "cursor": page["nextCursor"]})).json()
+
+    assert [job["id"] for job in rest["jobs"]] == [newest_first[4], *newest_first[6:]]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,16 @@ def test_a_user_writes_nothing(browser, project, verb):
             conn.execute(verb.format(relation).encode())
 
 
+@pytest.mark.parametrize("relation", SHOWN)
+def test_a_user_changes_not_even_the_own_rows(browser, relation):
+    for statement in (
+        f"update {relation} set workspace_id = 'other'",  # noqa: S608 - made of constants
+        f"insert into {relation} (workspace_id) values ('acme')",  # noqa: S608
+    ):
+        with browser(claims_of("acme")) as conn, pytest.raises(REFUSED):
+            conn.execute(statement.encode())
+
+
 @pytest.mark.parametrize("claims", [None, claims_of("acme")])
 def test_no_function_can_be_called_from_a_browser(browser, project, claims):
     with psycopg.connect(project) as conn:
