@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from decimal import Decimal
 from typing import Any, Final
 
@@ -64,10 +63,12 @@ class ProviderRow:
         if state is None or state.breaker == "closed":
             by_hand = state is not None and state.is_set_by_hand
             return "closed by hand" if by_hand else "closed"
-        if state.breaker == "half_open":
-            return "half open"
-        until = f" till {state.open_until.astimezone(UTC):%H:%M}Z" if state.open_until else ""
-        return f"open{until}"
+        return "half open" if state.breaker == "half_open" else "open"
+
+    @property
+    def is_troubled(self) -> bool:
+        """Return whether the provider is not simply asked."""
+        return self.standing is not None and self.standing.breaker != "closed"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row in camelCase."""

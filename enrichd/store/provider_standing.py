@@ -28,12 +28,18 @@ class Standing:
     credits_left: Decimal | None
     """By the provider's own word; None if it never said."""
     credits_seen_at: datetime | None
+    open_left_s: float | None
+    """Until `open_until`, by the database's clock."""
+    credits_age_s: float | None
 
 
 STANDINGS: LiteralString = """
     select provider_id, breaker, is_set_by_hand and coalesce(hand_until > now(), true),
            case when breaker = 'open' then opened_at + opened_for end, reason, trouble,
-           credits_left, credits_seen_at
+           credits_left, credits_seen_at,
+           case when breaker = 'open' and opened_for is not null
+                then greatest(extract(epoch from opened_at + opened_for - now()), 0)::float8 end,
+           extract(epoch from now() - credits_seen_at)::float8
       from enrichment_provider_state
      where provider_id = any(%(credentials)s::text[])
 """

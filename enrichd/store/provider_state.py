@@ -42,7 +42,7 @@ class BreakerState:
 TROUBLED: LiteralString = """
     select provider_id, breaker, failures,
            is_set_by_hand and coalesce(hand_until > now(), true),
-           case when breaker = 'open'
+           case when breaker = 'open' and opened_for is not null
                 then greatest(extract(epoch from opened_at + opened_for - now()), 0)::float8 end,
            reason, coalesce(probe_until > now(), false)
       from enrichment_provider_state

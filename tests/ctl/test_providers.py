@@ -102,7 +102,8 @@ def test_the_table_fits_the_terminal(enrichctl, secrets, used, db, monkeypatch, 
     row = next(line for line in plain if line.startswith("hunter"))
     assert "123k" in row
     assert ("10/s" in row) == (width == 140)
-    assert any("hunter answered 401" in line for line in plain)
+    assert any("10/s" in line for line in plain), "the limits are there in any width"
+    assert "hunter: the key is refused, tried again in 60m: hunter answered 401: no" in plain
 
 
 def strip(line: str) -> str:
@@ -202,7 +203,9 @@ def test_a_breaker_is_opened_and_closed_by_hand(enrichctl, secrets):
     assert found["pdl"]["breakerUntil"] is not None
     assert found["hunter"]["isSetByHand"]
     assert found["hunter"]["breakerReason"] == "set by hand"
-    assert "hunter: set by hand" in enrichctl("providers").stdout
+    shown = enrichctl("providers").stdout
+    assert "hunter: opened by hand, until `enrichctl providers close hunter`" in shown
+    assert "pdl: opened by hand, tried again in 60m" in shown
 
     ended = enrichctl("providers", "close", "hunter")
     assert ended.stdout == "the breaker of hunter is closed\n"
@@ -227,6 +230,28 @@ def test_a_key_that_the_provider_did_not_take_is_shown_as_refused(
     shown = enrichctl("providers").stdout
     assert "refused" in shown
     assert shown.replace("\n", "").isprintable()
+
+
+def test_what_everybody_has_spent_stands_beside_its_cap(enrichctl, secrets, db, monkeypatch):
+    monkeypatch.setenv("CREDITS_PER_DAY_MAX", "100")
+    db.execute(
+        "insert into enrichment_credit_counters (counter, spent)"
+        " values ('day:' || to_char(now() at time zone 'utc', 'YYYY-MM-DD'), 42)"
+    )
+
+    assert "all workspaces: 42 credits today (cap 100)" in enrichctl("providers").stdout
+
+
+def test_how_old_the_credits_are_is_shown_where_there_is_room(enrichctl, secrets, db, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    db.execute(
+        "insert into enrichment_provider_state (provider_id, credits_left, credits_seen_at)"
+        " values ('hunter', 487, now() - interval '3 minutes')"
+    )
+
+    row = next(one for one in enrichctl("providers").stdout.splitlines() if "hunter" in one)
+
+    assert "487  3m ago" in row
 
 
 def test_a_budget_is_set_in_part_shown_and_taken_back(enrichctl, monkeypatch, secrets):

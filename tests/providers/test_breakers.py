@@ -466,3 +466,11 @@ async def test_the_last_view_serves_while_postgresql_is_away(a_process, monkeypa
 )
 def test_every_end_has_a_name_in_the_metrics(answer, outcome):
     assert outcome_of(answer) == outcome
+
+
+async def test_one_that_was_opened_by_hand_without_end_is_not_due_for_a_probe(conn):
+    await provider_state.set_by_hand(conn, credential="hunter", breaker="open")
+
+    [state] = await provider_state.troubled(conn)
+
+    assert state.open_for_s is None

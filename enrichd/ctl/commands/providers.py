@@ -26,6 +26,11 @@ from enrichd.store.installation import Installation
 
 WIDE: Final = 120
 """From this width on the limits have room beside the rest."""
+TROUBLES: Final = {
+    "denied": "the key is refused",
+    "exhausted": "no credits are left",
+    "failing": "its calls fail",
+}
 
 
 @click.group(
@@ -53,32 +58,36 @@ def show(invocation: Invocation) -> None:
     """Print how every provider stands."""
     load_plugins(invocation.settings.plugins)
 
-    async def work() -> tuple[list[ProviderRow], Budget, Spending]:
+    async def work() -> tuple[list[ProviderRow], Budget, Spending, Decimal]:
         async with invocation.session() as session:
             sealer = await Installation(session.database, session.settings).sealer()
             async with session.database.connection() as conn:
                 rows = await rows_of(conn, session.settings, sealer, session.workspace)
                 budget = await credits.budget_of(conn, workspace_id=session.workspace)
                 spent = await credits.spending(conn, workspace_id=session.workspace)
-        return rows, budget, spent
+                everybodys = await credits.spent_today(conn)
+        return rows, budget, spent, everybodys
 
-    rows, budget, spent = invocation.run(work)
+    rows, budget, spent, everybodys = invocation.run(work)
     if invocation.is_json:
         for row in rows:
             render.json_line(row.to_json())
         return
     render_rows(rows)
     render.line("")
-    render.line(budget_line(invocation, budget, spent))
     for row in rows:
-        if row.standing is not None and row.standing.breaker != "closed" and row.standing.reason:
-            render.line(f"{row.credential}: {row.standing.reason}")
+        if row.is_troubled:
+            render.line(trouble_line(row))
+    render.line(budget_line(invocation, budget, spent))
+    cap_of_all = invocation.settings.credits_per_day_max
+    render.line(f"all workspaces: {number(everybodys)} credits today ({cap(cap_of_all)})")
 
 
 def render_rows(rows: Sequence[ProviderRow]) -> None:
-    """Print the providers as a table that fits the terminal."""
+    """Print the providers as a table that fits the terminal; limits below where it is narrow."""
     is_wide = render.console().width >= WIDE
-    headings = ["Provider", "Key", "Calls", "Found", "Cached", "Spent", "Each", "Left", "Breaker"]
+    headings = ["Provider", "Key", "Calls", "Found", "Failed", "Cached", "Spent", "Each", "Left"]
+    headings += ["As of", "Breaker", "Limits"] if is_wide else ["Breaker"]
     cells = []
     for row in rows:
         key = f"{row.key} …{row.hint}" if row.hint and is_wide else row.key
@@ -89,16 +98,41 @@ def render_rows(rows: Sequence[ProviderRow]) -> None:
             key,
             short(row.calls),
             short(row.answered),
+            short(row.errors),
             "-" if row.hit_rate is None else f"{row.hit_rate:.0%}",
             short(row.credits_today),
             "-" if each is None else short(round(each, 2)),
             "-" if left is None else short(left),
-            row.breaker,
         ]
-        cells.append([*shown, limits_text(row.limits)] if is_wide else shown)
-    if is_wide:
-        headings.append("Limits")
-    render.table(headings, cells, right=range(2, 8), whole=[1, *range(2, 8)])
+        if is_wide:
+            age_s = row.standing.credits_age_s if row.standing else None
+            as_of = "-" if age_s is None else f"{render.duration(age_s)} ago"
+            cells.append([*shown, as_of, row.breaker, limits_text(row.limits)])
+        else:
+            cells.append([*shown, row.breaker])
+    render.table(headings, cells, right=range(2, 9), whole=range(1, 9))
+    if not is_wide:
+        names_by_limits: dict[str, list[str]] = {}
+        for row in rows:
+            names_by_limits.setdefault(limits_text(row.limits), []).append(row.provider_id)
+        render.line("")
+        render.fields([(text, ", ".join(names)) for text, names in names_by_limits.items()])
+
+
+def trouble_line(row: ProviderRow) -> str:
+    """Return in a line why a provider is not simply asked, and until when."""
+    state = row.standing
+    assert state is not None
+    why = "opened by hand" if state.is_set_by_hand else TROUBLES.get(state.trouble or "")
+    if state.breaker == "half_open":
+        until = "the next call decides"
+    elif state.open_left_s is None:
+        until = f"until `enrichctl providers close {row.credential}`"
+    else:
+        until = f"tried again in {render.duration(state.open_left_s)}"
+    said = None if state.is_set_by_hand else state.reason
+    parts = [", ".join(part for part in (why, until) if part), said]
+    return f"{row.credential}: {': '.join(part for part in parts if part)}"
 
 
 def budget_line(invocation: Invocation, budget: Budget, spent: Spending) -> str:
