@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import attrgetter
 
 from enrichd.domain.facts import Entity, Fact, Json
 from enrichd.domain.fields import (
@@ -98,48 +99,31 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class Weighed:
     """One candidate's value for one path, cleaned and weighed."""
 
     candidate: Candidate
+    path: str
     value: Json
     key: str
+    """Equal for values that say the same."""
     score: float
-
-    def order(self) -> tuple[object, ...]:
-        """Return a sort key that puts the best first and never leaves two different values tied."""
-        given = not self.candidate.is_given
-        fact = self.candidate.fact
-        return (
-            given,
-            -self.score,
-            self.candidate.rank,
-            self.candidate.provider,
-            fact.source,
-            fact.source_url or "",
-            self.candidate.operation,
-            self.candidate.fetched_at,
-            # Two facts without weight tie whatever their age.
-            fact.observed_at or "",
-            self.candidate.request_id or "",
-            self.candidate.cost_credits,
-            self.candidate.cached,
-            _text(self.value),
-        )
+    order: tuple[object, ...]
+    """A sort key that puts the best first and never leaves two different values tied."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """Candidates that say the same, best first."""
 
-    members: tuple[_Scored, ...]
+    members: tuple[Weighed, ...]
     """One a source."""
     score: float
-    everything: tuple[_Scored, ...]
+    everything: tuple[Weighed, ...]
     """What repeats itself too: two items with one key may know different things."""
 
     @property
-    def best(self) -> _Scored:
+    def best(self) -> Weighed:
         return self.members[0]
 
     def order(self) -> tuple[object, ...]:
@@ -155,15 +139,55 @@ def merge(
     `as_of` is the moment that ages are counted from. With `overwrite` a supplied value stands only
     where no source says anything.
     """
-    by_path: dict[str, list[_Scored]] = {}
-    for candidate in candidates:
-        if candidate.fact.entity != entity:
-            continue
-        weight = candidate.prior * candidate.fact.confidence * _freshness(candidate, as_of)
-        score = min(max(weight, 0.0), 1.0)
-        for path, value in clean(entity, candidate.fact.field, candidate.fact.value):
-            key = equality_key(path, value)
-            by_path.setdefault(path, []).append(_Scored(candidate, value, key, score))
+    weighed = (
+        one
+        for candidate in candidates
+        if candidate.fact.entity == entity
+        for one in weigh(candidate, as_of=as_of)
+    )
+    return merge_weighed(entity, weighed, overwrite=overwrite)
+
+
+def weigh(candidate: Candidate, *, as_of: datetime) -> list[Weighed]:
+    """Return the usable values of a candidate, each with its path and weight."""
+    fact = candidate.fact
+    weight = candidate.prior * fact.confidence * _freshness(candidate, as_of)
+    score = min(max(weight, 0.0), 1.0)
+    return [
+        Weighed(
+            candidate,
+            path,
+            value,
+            equality_key(path, value),
+            score,
+            (
+                not candidate.is_given,
+                -score,
+                candidate.rank,
+                candidate.provider,
+                fact.source,
+                fact.source_url or "",
+                candidate.operation,
+                candidate.fetched_at,
+                # Two facts without weight tie whatever their age.
+                fact.observed_at or "",
+                candidate.request_id or "",
+                candidate.cost_credits,
+                candidate.cached,
+                _text(value),
+            ),
+        )
+        for path, value in clean(fact.entity, fact.field, fact.value)
+    ]
+
+
+def merge_weighed(
+    entity: Entity, weighed: Iterable[Weighed], *, overwrite: bool = False
+) -> Record | None:
+    """Return the record of one entity out of what was weighed before, and of it alone."""
+    by_path: dict[str, list[Weighed]] = {}
+    for one in weighed:
+        by_path.setdefault(one.path, []).append(one)
     if not by_path:
         return None
     if overwrite:
@@ -221,29 +245,32 @@ def _freshness(candidate: Candidate, as_of: datetime) -> float:
     return 1.0 if age_days < 1 else math.pow(0.5, age_days / HALF_LIFE_DAYS)
 
 
-def _without_given(scored: list[_Scored]) -> list[_Scored]:
+def _without_given(scored: list[Weighed]) -> list[Weighed]:
     return [one for one in scored if not one.candidate.is_given] or scored
 
 
-def _groups(scored: Iterable[_Scored]) -> list[_Group]:
+_order = attrgetter("order")
+
+
+def _groups(scored: Iterable[Weighed]) -> list[_Group]:
     """Return the distinct values, the best backed first.
 
     A source that says the same thing twice (on two pages, in two answers) backs it once.
     """
-    by_key: dict[str, dict[tuple[str, str], _Scored]] = {}
-    said: dict[str, list[_Scored]] = {}
+    by_key: dict[str, dict[tuple[str, str], Weighed]] = {}
+    said: dict[str, list[Weighed]] = {}
     for one in scored:
         said.setdefault(one.key, []).append(one)
         voices = by_key.setdefault(one.key, {})
         voice = (one.candidate.provider, one.candidate.fact.source)
-        if voice not in voices or one.order() < voices[voice].order():
+        if voice not in voices or one.order < voices[voice].order:
             voices[voice] = one
     groups = []
     for key, voices in by_key.items():
-        members = tuple(sorted(voices.values(), key=_Scored.order))
+        members = tuple(sorted(voices.values(), key=_order))
         # In sorted order, so that the same set gives the same float to the last bit.
         doubt = math.prod(1.0 - member.score for member in members)
-        everything = tuple(sorted(said[key], key=_Scored.order))
+        everything = tuple(sorted(said[key], key=_order))
         groups.append(_Group(members, round(1.0 - doubt, 6), everything))
     return sorted(groups, key=_Group.order)
 
@@ -273,17 +300,17 @@ def _put_list(
     _put(values, path, items)
 
 
-def _one_address(by_path: Mapping[str, list[_Scored]]) -> list[tuple[str, list[_Group]]]:
+def _one_address(by_path: Mapping[str, list[Weighed]]) -> list[tuple[str, list[_Group]]]:
     """Return (path, groups with the winner first) of an address that no two places are mixed into.
 
     What the caller supplied stays. Of the sources, the one with the most weight in total gives the
     address; another fills a gap only if it agrees with everything that stands so far and shares at
     least one part with it.
     """
-    sets: dict[tuple[int, str, str, str], dict[str, list[_Scored]]] = {}
-    given: dict[str, _Scored] = {}
+    sets: dict[tuple[int, str, str, str], dict[str, list[Weighed]]] = {}
+    given: dict[str, Weighed] = {}
     for path, scored in by_path.items():
-        for one in sorted(scored, key=_Scored.order):
+        for one in sorted(scored, key=_order):
             if one.candidate.is_given:
                 given.setdefault(path, one)
                 continue
@@ -302,7 +329,7 @@ def _one_address(by_path: Mapping[str, list[_Scored]]) -> list[tuple[str, list[_
     by_weight = sorted(
         best_of.items(), key=lambda entry: (-sum(o.score for o in entry[1].values()), entry[0])
     )
-    chosen: dict[str, _Scored] = dict(given)
+    chosen: dict[str, Weighed] = dict(given)
     for _, parts in by_weight:
         comparable = [path for path in parts if path in chosen and path != "location.raw"]
         agrees = all(parts[path].key == chosen[path].key for path in comparable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 
 from enrichd.domain.email_verdicts import NOT_LOOKED_UP, EmailVerification
@@ -26,11 +27,13 @@ from enrichd.domain.lead_results import (
     required,
 )
 from enrichd.domain.leads import Lead, given_facts
-from enrichd.domain.merging import INPUT, Candidate, Record, merge
+from enrichd.domain.merging import INPUT, Candidate, Record, Weighed, merge_weighed, weigh
 from enrichd.domain.payloads import EnrichmentType, StopRule
 from enrichd.providers.answer_json import addresses_in
 from enrichd.providers.base import REGISTERED, Found, Operation
 from enrichd.providers.patterns import CONFIRMED_CONFIDENCE, GUESS_CONFIDENCE
+
+ENTITIES: Final[tuple[Entity, ...]] = ("person", "company")
 
 ABOUT: Final[Mapping[Operation, tuple[Wanted, ...]]] = {
     Operation.FIND_EMAIL: (("person", "email"),),
@@ -61,15 +64,16 @@ class Findings:
         self._overwrite = overwrite
         self._now = datetime.now(UTC)  # noqa: TID251 - when a fact was seen, not when a job is due
         self._seen_at = self._now.isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._candidates = [
-            Candidate(fact, INPUT, INPUT, self._seen_at, rank=-1) for fact in given_facts(lead)
-        ]
         self._verdicts: dict[Address | None, EmailVerification] = {}
         """By the address that they are about, the latest last."""
         self._people: set[str] = set()
         """Addresses that a source has of the person."""
         self._reasons: dict[Wanted, str] = {}
-        self._merged: dict[Entity, Record | None] | None = None
+        self._weighed: dict[Entity, list[list[Weighed]]] = {"person": [], "company": []}
+        """By candidate what it is worth, weighed once: a lead is merged again after each answer."""
+        self._merged: dict[Entity, Record | None] = {}
+        for fact in given_facts(lead):
+            self._take(Candidate(fact, INPUT, INPUT, self._seen_at, rank=-1))
 
     def skip_known(self) -> bool:
         """Want no more of the types whose main fields are there; True if nothing is wanted now."""
@@ -80,7 +84,7 @@ class Findings:
     def add(self, provider_id: str, operation: Operation, answer: Found, *, rank: int) -> None:
         """Take in one provider's answer; `rank` is the provider's place in the order."""
         for fact in answer.facts:
-            self._candidates.append(
+            self._take(
                 Candidate(
                     fact,
                     provider=provider_id,
@@ -98,7 +102,13 @@ class Findings:
         self._people.update(_persons_addresses(answer))
         if answer.verification is not None:
             self._judge(answer.verification)
-        self._merged = None
+            self._merged.pop("person", None)
+
+    def _take(self, candidate: Candidate) -> None:
+        entity = candidate.fact.entity
+        if weighed := weigh(candidate, as_of=self._now):
+            self._weighed[entity].append(weighed)
+        self._merged.pop(entity, None)
 
     def explain(self, operation: Operation, reason: str) -> None:
         """Keep why an operation brought nothing; the first reason stays."""
@@ -130,30 +140,30 @@ class Findings:
 
     def records(self) -> dict[Entity, Record | None]:
         """Return the person and the company as far as they are known."""
-        if self._merged is None:
-            entities: tuple[Entity, ...] = ("person", "company")
-            weighed = self._weighed()
-            self._merged = {
-                entity: merge(entity, weighed, as_of=self._now, overwrite=self._overwrite)
-                for entity in entities
-            }
+        for entity in ENTITIES:
+            if entity not in self._merged:
+                weighed = self._judged() if entity == "person" else self._weighed[entity]
+                self._merged[entity] = merge_weighed(
+                    entity, chain.from_iterable(weighed), overwrite=self._overwrite
+                )
         return self._merged
 
-    def _weighed(self) -> list[Candidate]:
-        """Return all candidates, an email with the weight that its verdict gives it.
+    def _judged(self) -> list[list[Weighed]]:
+        """Return what is said of the person, an email with the weight that its verdict gives it.
 
         A bad one gives way to any other, a good one is worth as much as one that was confirmed, and
         beside it the rest are guesses; what the caller supplied is only ever refuted.
         """
         verdicts = {str(one).casefold(): said for one, said in self._verdicts.items()}
         if not verdicts:
-            return self._candidates
+            return self._weighed["person"]
         good = {one for one, said in verdicts.items() if said.verdict == "valid"}
 
-        def weighed(candidate: Candidate) -> Candidate:
+        def judged(weighed: list[Weighed]) -> list[Weighed]:
+            candidate = weighed[0].candidate
             fact = candidate.fact
-            if (fact.entity, fact.field) != ("person", "email"):
-                return candidate
+            if fact.field != "email":
+                return weighed
             address = str(fact.value).casefold()
             if address in verdicts and verdicts[address].verdict == "invalid":
                 fact = replace(fact, confidence=0.0, source="refuted")
@@ -161,9 +171,9 @@ class Findings:
                 fact = replace(fact, confidence=max(fact.confidence, CONFIRMED_CONFIDENCE))
             elif good and not candidate.is_given:
                 fact = replace(fact, confidence=min(fact.confidence, GUESS_CONFIDENCE))
-            return replace(candidate, fact=fact)
+            return weigh(replace(candidate, fact=fact), as_of=self._now)
 
-        return [weighed(one) for one in self._candidates]
+        return [judged(one) for one in self._weighed["person"]]
 
     def is_enough(self) -> bool:
         """Return whether the stop rule holds."""
