@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from enrichd.ctl.checks import Check, fail, ok, warn
 from enrichd.ctl.glance import is_alive, seconds
-from enrichd.store.doctor import HeldLane, Queue
+from enrichd.store.stuck import HeldLane, Queue
 from enrichd.store.workers import Worker
 
 READY_S_MAX = 60.0
@@ -93,6 +93,20 @@ def ready(queue: Queue, *, has_workers: bool) -> Check:
         hint = "enrichctl top shows what the places are taken by; more workers, or concurrency."
         return warn("ready_jobs", message, hint if has_workers else None)
     return ok("ready_jobs", message)
+
+
+def type_check(unknown: Mapping[str, int]) -> Check:
+    """Judge the jobs that no worker can run."""
+    if not unknown:
+        return ok("job_types", "the workers know all that wait")
+    shown = [f"{job_type} ({jobs:,})" for job_type, jobs in list(unknown.items())[:5]]
+    more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+    return fail(
+        "job_types",
+        f"no living worker knows {', '.join(shown)}{more}; these jobs wait and lose no attempt",
+        "Name the plug-in that has it in ENRICHD_PLUGINS of the workers, or update them; a type"
+        " that is a mistake: enrichctl cancel --all --type …",
+    )
 
 
 def lane_check(held: Sequence[HeldLane]) -> Check:

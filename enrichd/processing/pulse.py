@@ -17,6 +17,7 @@ from uuid import UUID
 
 from enrichd import __version__
 from enrichd.errors import Unavailable
+from enrichd.handlers.registry import HANDLERS
 from enrichd.logs import get_logger
 from enrichd.processing.pauses import backoff
 from enrichd.store import workers
@@ -71,6 +72,7 @@ class Pulse:
                 pid=os.getpid(),
                 version=__version__,
                 concurrency=self._concurrency,
+                job_types=HANDLERS.keys(),
             )
 
     async def leave(self) -> None:

@@ -238,11 +238,6 @@ class JobQueueManager:
         await tell_moved(self.database, chain(promoted, expired, rescued))
         return Upkeep(len(promoted), len(expired), len(rescued))
 
-    async def raise_floors(self) -> None:
-        """Lift the rank floors, and rank anew what a slow transaction put below one."""
-        await self._alone(lanes.raise_floors)
-        await self._alone(lanes.rerank_below_floor)
-
     async def _hint(self, conn: Connection, jobs_ready: int) -> None:
         """Tell listeners that there are jobs: after the commit, at most once in 20 ms."""
         now = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""What `enrichctl doctor` asks PostgreSQL: facts only, the judgement is the command's.
+"""What `enrichctl doctor` asks about the server and the tables: facts only.
 
 A role without `pg_read_all_stats` sees no other role's sessions; then `sees_all` is false.
 """
@@ -18,7 +18,6 @@ from enrichd.store.database import Connection, connect
 
 SAMPLES = 5
 LISTEN_WAIT_S = 2.0
-SEARCHED_MAX = 200_000
 
 SETTINGS = (
     "autovacuum",
@@ -277,106 +276,3 @@ async def hears_itself(dsn: str, conn: Connection) -> float | None:
     finally:
         await listener.close()
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What may be stuck in the queue."""
-
-    ready: int
-    oldest_ready_s: float | None
-    """In lanes that are open: jobs of throttled ones wait on purpose."""
-    orphans: int
-    """Processing, and their worker is dead, silent for too long, or has no row."""
-    overdue: int
-    """Scheduled, and due for longer than a minute."""
-    late_callbacks: int
-    """Waiting, and their deadline passed more than a minute ago."""
-    dead_letters_24h: int
-    ended_24h: int
-    """Both up to SEARCHED_MAX of the newest."""
-
-
-QUEUE: LiteralString = """
-    with head as (
-        select job.updated_at
-          from enrichment_lanes as lane
-          left join enrichment_provider_state as state on state.provider_id = lane.provider_id
-         cross join lateral (
-               select updated_at
-                 from enrichment_jobs
-                where status = 'pending'
-                  and provider_id = lane.provider_id
-                  and priority = lane.priority
-                  and fair_rank >= lane.floor_rank
-                order by fair_rank, id
-                limit 1) as job
-         where (state.blocked_until is null or state.blocked_until <= now())
-           and coalesce(state.breaker, 'closed') <> 'open'
-    ),
-    ended as materialized (
-        select status
-          from enrichment_jobs
-         where status in ('completed', 'failed', 'cancelled', 'dead_letter')
-           and completed_at > now() - interval '24 hours'
-         order by completed_at desc
-         limit %(searched)s
-    )
-    select (select count(*) from enrichment_jobs where status = 'pending'),
-           (select extract(epoch from now() - min(updated_at))::float8 from head),
-           (select count(*)
-              from enrichment_jobs as job
-             where job.status = 'processing'
-               and not exists (select 1
-                                 from enrichment_workers as worker
-                                where worker.id = job.worker_id
-                                  and worker.state <> 'dead'
-                                  and worker.heartbeat_at
-                                      > now() - make_interval(secs => %(timeout_s)s))),
-           (select count(*)
-              from enrichment_jobs
-             where status = 'scheduled'
-               and scheduled_at < now() - interval '1 minute'),
-           (select count(*)
-              from enrichment_jobs
-             where status = 'waiting'
-               and scheduled_at < now() - interval '1 minute'),
-           (select count(*) from ended where status = 'dead_letter'),
-           (select count(*) from ended)
-"""
-
-
-async def queue(conn: Connection, *, worker_timeout_s: float) -> Queue:
-    """Return the counts of what may be stuck."""
-    values = {"searched": SEARCHED_MAX, "timeout_s": worker_timeout_s}
-    row = await (await conn.execute(QUEUE, values)).fetchone()
-    assert row is not None
-    return Queue(*row)
-
-
-@dataclass(frozen=True, slots=True)
-class HeldLane:
-    """A provider whose jobs are not claimed now."""
-
-    provider_id: str
-    breaker: str
-    blocked_s: float | None
-    reason: str | None
-
-
-HELD_LANES: LiteralString = """
-    select provider_id, breaker,
-           case when blocked_until > now()
-                then extract(epoch from blocked_until - now())::float8 end,
-           left(reason, 200)
-      from enrichment_provider_state
-     where breaker <> 'closed'
-        or blocked_until > now()
-     order by provider_id
-     limit 100
-"""
-
-
-async def held_lanes(conn: Connection) -> list[HeldLane]:
-    """Return the providers that are throttled or broken."""
-    return [HeldLane(*row) async for row in await conn.execute(HELD_LANES)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
@@ -12,15 +13,22 @@ from enrichd.store.faults import around
 
 # Repeated when the answer to the first one was lost.
 INSERT: LiteralString = """
-    insert into enrichment_workers (id, host, pid, version, concurrency)
-    values (%(id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s)
+    insert into enrichment_workers (id, host, pid, version, concurrency, job_types)
+    values (%(id)s, %(host)s, %(pid)s, %(version)s, %(concurrency)s, %(job_types)s::text[])
         on conflict (id) do nothing
 """
 
 
 @around("announce")
 async def insert(
-    conn: Connection, *, worker_id: UUID, host: str, pid: int, version: str, concurrency: int
+    conn: Connection,
+    *,
+    worker_id: UUID,
+    host: str,
+    pid: int,
+    version: str,
+    concurrency: int,
+    job_types: Collection[str] | None = None,
 ) -> None:
     """Announce a worker; must be committed before its first claim."""
     await conn.execute(
@@ -31,6 +39,7 @@ async def insert(
             "pid": pid,
             "version": version,
             "concurrency": concurrency,
+            "job_types": None if job_types is None else sorted(job_types),
         },
     )
 

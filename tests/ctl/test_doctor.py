@@ -10,7 +10,8 @@ from uuid_utils.compat import uuid7
 from enrichd.ctl import database_checks, host_checks, queue_checks
 from enrichd.ctl.checks import Status
 from enrichd.settings import Settings
-from enrichd.store.doctor import Clock, HeldLane, Horizon, Queue, Server, Table
+from enrichd.store.doctor import Clock, Horizon, Server, Table
+from enrichd.store.stuck import HeldLane, Queue
 from enrichd.store.workers import Worker
 from tests.support.dns_server import DnsServer
 
@@ -248,6 +249,16 @@ def test_silent_workers_and_mixed_versions_are_told():
     ]
 
 
+def test_types_that_no_worker_knows_are_named_with_what_to_do():
+    check = queue_checks.type_check({"audit": 1_200, "enrich_led": 1})
+
+    assert check.status is Status.FAIL
+    assert "audit (1,200), enrich_led (1)" in check.message
+    assert "ENRICHD_PLUGINS" in check.hint
+    assert "enrichctl cancel --all --type" in check.hint
+    assert queue_checks.type_check({}).status is Status.OK
+
+
 def test_held_lanes_are_named_with_the_reason():
     check = queue_checks.lane_check([HeldLane("hunter", "open", 90.0, "5 of 5 failed")])
 
@@ -329,13 +340,6 @@ async def test_a_full_disk_fails_and_a_folder_to_come_is_judged_by_its_parent(
     monkeypatch.setattr(host_checks, "DISK_FREE_STOP", 1 << 60)
 
     assert (await host_checks.disk("data_disk", folder)).status is Status.FAIL
-
-
-def test_few_descriptors_are_told(tmp_path):
-    many = settings(tmp_path, MAX_CONCURRENT_JOBS="10000")
-
-    assert host_checks.descriptors(settings(tmp_path)).status is Status.OK
-    assert "allowed here" in host_checks.descriptors(many).message
 
 
 # Before a start

@@ -18,6 +18,7 @@ from enrichd.domain.jobs import NewJob
 from enrichd.errors import IllegalMove, Refused, Unavailable
 from enrichd.handlers.registry import load_handlers
 from enrichd.logs import configure_logs
+from enrichd.processing.floors import Floors
 from enrichd.processing.processor import JobProcessor
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import workers
@@ -148,7 +149,7 @@ class Life:
         if is_first:
             await self._until_true("select 1 from enrichment_jobs where progress_done > 0")
             GATES["b"].set()
-        await insist(self._queue.raise_floors)
+        await insist(lambda: Floors(self._queue.database).tend(is_active=True))
         for name, status in END.items():
             if name != "held":
                 await self._until(name, {status} | END_AFTER_CRASH.get(name, set()))

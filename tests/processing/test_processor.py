@@ -10,6 +10,7 @@ import pytest
 
 from enrichd.domain.jobs import NewJob
 from enrichd.errors import Unavailable
+from enrichd.handlers.registry import HANDLERS
 from enrichd.processing.processor import Limits
 from tests.processing.conftest import enqueue
 from tests.support.job_types import ANSWERS, ERRORS, GATES, HOOKS, SEEN
@@ -413,6 +414,17 @@ async def test_an_unknown_type_waits_without_using_attempts(make, conn, row):
 
     after = await row(job)
     assert (after.status, after.attempts, after.error_type) == ("scheduled", 0, "snoozed")
+
+
+async def test_a_worker_says_which_types_it_knows(make, conn, running, eventually):
+    running(make())
+
+    async def known():
+        cursor = await conn.execute("select job_types from enrichment_workers")
+        return await cursor.fetchone()
+
+    (types,) = await eventually(known)
+    assert types == sorted(HANDLERS)
 
 
 async def test_an_unknown_type_waits_by_the_time_since_it_was_enqueued(make, conn):

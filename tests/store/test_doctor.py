@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from uuid_utils.compat import uuid7
 
 from enrichd.store import doctor
 from tests.support import postgres
-from tests.support.factories import a_job, a_lane, a_worker, pending_jobs
 
 pytestmark = pytest.mark.queue
 
@@ -84,50 +82,3 @@ async def test_a_notify_is_not_heard_in_another_database(conn, admin_dsn, monkey
 
 async def test_a_direct_connection_prepares(conn):
     await doctor.can_prepare(conn)
-
-
-async def test_what_is_stuck_is_counted(conn):
-    alive = await a_worker(conn)
-    for silent_s, state in ((60, "running"), (0, "dead")):
-        worker = await a_worker(conn, silent_s=silent_s, state=state)
-        await a_job(conn, status="processing", worker_id=worker.id)
-    await a_job(conn, status="processing", worker_id=uuid7())
-    await a_job(conn, status="processing", worker_id=alive.id)
-    await a_job(conn, status="scheduled", scheduled_in_s=-90)
-    await a_job(conn, status="scheduled", scheduled_in_s=-30)
-    await a_job(conn, status="waiting", scheduled_in_s=-90)
-    await a_job(conn, status="dead_letter")
-    await a_job(conn, status="dead_letter", completed_ago_s=90_000)
-    await a_job(conn, status="completed")
-
-    queue = await doctor.queue(conn, worker_timeout_s=20)
-
-    assert (queue.orphans, queue.overdue, queue.late_callbacks) == (3, 1, 1)
-    assert (queue.dead_letters_24h, queue.ended_24h) == (1, 2)
-
-
-async def test_jobs_of_a_throttled_lane_are_not_late(conn):
-    await pending_jobs(conn, 2, provider_id="hunter")
-    await conn.execute("update enrichment_jobs set updated_at = now() - interval '5 minutes'")
-    assert (await doctor.queue(conn, worker_timeout_s=20)).oldest_ready_s > 290
-
-    await conn.execute(
-        "insert into enrichment_provider_state (provider_id, blocked_until, reason)"
-        " values ('hunter', now() + interval '1 hour', '429')"
-    )
-    queue = await doctor.queue(conn, worker_timeout_s=20)
-    (held,) = await doctor.held_lanes(conn)
-
-    assert (queue.ready, queue.oldest_ready_s) == (2, None)
-    assert (held.provider_id, held.breaker, held.reason) == ("hunter", "closed", "429")
-    assert 3500 < held.blocked_s <= 3600
-
-
-async def test_an_open_lane_is_not_held(conn):
-    await a_lane(conn, "hunter")
-    await conn.execute(
-        "insert into enrichment_provider_state (provider_id, blocked_until)"
-        " values ('hunter', now() - interval '1 second')"
-    )
-
-    assert await doctor.held_lanes(conn) == []

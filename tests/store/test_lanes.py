@@ -326,18 +326,3 @@ async def test_the_sweep_ranks_many_of_a_workspace_one_after_another(conn):
 
     ranks = [(await columns_of(conn, job.id))["fair_rank"] for job in low]
     assert ranks == [100, 110, 120]
-
-
-async def test_the_manager_lifts_floors_and_sweeps_below_them(conn, queue):
-    await a_lane(conn, vtime=90, floor_rank=80)
-    await conn.execute(
-        "update enrichment_lanes set floor_next = 85, floor_at = now() - interval '6 s'"
-    )
-    await a_job(conn, fair_rank=5)
-    await a_job(conn, fair_rank=88)
-
-    await queue.raise_floors()
-
-    assert await floors(conn) == {"-": 85}
-    cursor = await conn.execute("select min(fair_rank) from enrichment_jobs")
-    assert await cursor.fetchone() == (88,)

@@ -20,7 +20,7 @@ from enrichd.ctl.invocation import Invocation, command, database_of
 from enrichd.ctl.terminal import safe
 from enrichd.errors import EnrichdError, Unavailable
 from enrichd.settings import Settings
-from enrichd.store import access, doctor, migrate, workers
+from enrichd.store import access, doctor, migrate, stuck, workers
 from enrichd.store.database import Connection, Database
 
 CHECK_TIMEOUT_S = 3.0
@@ -149,14 +149,17 @@ class Examination:
         """Check workers and jobs."""
         timeout_s = self._settings.worker_timeout_s
         found = await self._ask("workers", workers.list_all)
-        queue = await self._ask(
-            "queue", lambda conn: doctor.queue(conn, worker_timeout_s=timeout_s)
-        )
+        queue = await self._ask("queue", lambda conn: stuck.queue(conn, worker_timeout_s=timeout_s))
         if found is not None and queue is not None:
             has_workers = any(is_alive(worker, timeout_s) for worker in found)
             self.checks += queue_checks.worker_checks(found, queue, timeout_s)
             self.checks += queue_checks.queue_checks(queue, has_workers=has_workers)
-        if (held := await self._ask("lanes", doctor.held_lanes)) is not None:
+        unknown = await self._ask(
+            "job_types", lambda conn: stuck.unknown_types(conn, worker_timeout_s=timeout_s)
+        )
+        if unknown is not None:
+            self.checks.append(queue_checks.type_check(unknown))
+        if (held := await self._ask("lanes", stuck.held_lanes)) is not None:
             self.checks.append(queue_checks.lane_check(held))
 
     async def _prepare(self) -> None:

@@ -141,8 +141,11 @@ create table enrichment_workers (
     started_at   timestamptz not null default now(),
     heartbeat_at timestamptz not null default now(),
     turned_at    timestamptz,
-    alone_job    uuid
+    alone_job    uuid,
+    job_types    text[]
 ) with (fillfactor = 50);
+comment on column enrichment_workers.job_types is
+    'The types of jobs that the worker has handlers for; null for one that did not say.';
 comment on column enrichment_workers.alone_job is
     'The suspect that the worker runs alone: if it dies now, no other job of its is to blame.';
 comment on column enrichment_workers.turned_at is
