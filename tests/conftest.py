@@ -35,12 +35,20 @@ async def apply_migrations(dsn: str) -> None:
     await database.close()
 
 
+@pytest.fixture(scope="session")
+def clones(admin_dsn: str, template: str) -> Iterator[postgres.Clones]:
+    """Give the maker of fresh databases."""
+    made = postgres.Clones(admin_dsn, template)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def database_url(admin_dsn: str, template: str) -> Iterator[str]:
+def database_url(clones: postgres.Clones) -> Iterator[str]:
     """Give the address of a fresh, migrated database of this test alone."""
-    dsn = postgres.clone_database(admin_dsn, template)
+    dsn = clones.take()
     yield dsn
-    postgres.drop_database(admin_dsn, dsn)
+    clones.drop(dsn)
 
 
 @pytest.fixture
