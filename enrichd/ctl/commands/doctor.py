@@ -210,6 +210,7 @@ async def examine_host(settings: Settings) -> list[Check]:
         in_time("plugins", host_checks.plugins(settings.plugins)),
         in_time("dns", host_checks.names(nameservers)),
         in_time("smtp_port", host_checks.mail_port(settings)),
+        in_time("realtime", host_checks.realtime(settings)),
         *(
             in_time(name, host_checks.disk(name, place))
             for name, place in host_checks.disks(settings)
