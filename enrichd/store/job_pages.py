@@ -32,7 +32,8 @@ NEWEST = UUID("ffffffff-ffff-ffff-ffff-ffffffffffff")
 FITS: LiteralString = """
        (%(statuses)s::text[] is null or job.status = any(%(statuses)s))
    and (%(type)s::text is null or job.type = %(type)s)
-   and (%(provider_id)s::text is null or job.provider_id = %(provider_id)s)
+   and (%(provider_id)s::text is null
+        or job.provider_id in (%(provider_id)s, %(provider_id)s::text || '#' || job.workspace_id))
    and (%(tag)s::text is null or %(tag)s = any(job.tags))
    and (%(created_after)s::timestamptz is null or job.created_at > %(created_after)s)
    and (%(created_before)s::timestamptz is null or job.created_at < %(created_before)s)
@@ -151,6 +152,7 @@ class Wanted:
     statuses: Sequence[str] | None = None
     type: str | None = None
     provider_id: str | None = None
+    """A provider's lane, with the common key or the workspace's own."""
     tag: str | None = None
     text: str | None = None
     """What an id, type, lane, key, tag, error or payload holds, in any case."""

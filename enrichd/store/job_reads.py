@@ -83,7 +83,8 @@ LIST: LiteralString = (
        and id < coalesce(%(before)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
        and (%(statuses)s::text[] is null or status = any(%(statuses)s))
        and (%(type)s::text is null or type = %(type)s)
-       and (%(provider_id)s::text is null or provider_id = %(provider_id)s)
+       and (%(provider_id)s::text is null
+            or provider_id in (%(provider_id)s, %(provider_id)s::text || '#' || workspace_id))
        and (%(tag)s::text is null or %(tag)s = any(tags))
      order by workspace_id desc, id desc
      limit %(limit)s
@@ -99,6 +100,7 @@ class Filter:
     statuses: Sequence[str] | None = None
     type: str | None = None
     provider_id: str | None = None
+    """A provider's lane, with the common key or the workspace's own."""
     tag: str | None = None
     before: UUID | None = None
 
@@ -166,7 +168,8 @@ IDS: LiteralString = """
      where workspace_id = %(workspace_id)s
        and status = any(%(statuses)s)
        and (%(type)s::text is null or type = %(type)s)
-       and (%(provider_id)s::text is null or provider_id = %(provider_id)s)
+       and (%(provider_id)s::text is null
+            or provider_id in (%(provider_id)s, %(provider_id)s::text || '#' || workspace_id))
        and (%(tag)s::text is null or %(tag)s = any(tags))
      order by id
      limit %(limit)s

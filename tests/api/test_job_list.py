@@ -44,6 +44,10 @@ async def test_jobs_come_newest_first_without_payload_and_result(http):
         ({"status": "pending,processing,scheduled"}, [3, 4, 5]),
         ({"type": "nap"}, [5]),
         ({"provider": "hunter"}, [4]),
+        ({"provider": "pdl"}, [5]),
+        ({"provider": "pdl", "status": "scheduled"}, [5]),
+        ({"provider": "pdl#team-a"}, [5]),
+        ({"provider": "pd"}, []),
         ({"tag": "spring"}, [1]),
         ({"tag": "spring", "status": "dead_letter"}, []),
         ({"text": "RIMU@"}, [2]),
@@ -61,9 +65,9 @@ async def test_a_filter_shows_what_fits(http, conn, query, places, limit):
         await a_job(conn, status="dead_letter", payload={"emails": ["rimu@x.nz"]}, **ws),
         await a_job(conn, **ws),
         await a_job(conn, status="processing", provider_id="hunter", **ws),
-        await a_job(conn, status="scheduled", type="nap", **ws),
+        await a_job(conn, status="scheduled", type="nap", provider_id="pdl#team-a", **ws),
     ]
-    await a_job(conn, workspace_id="team-b", tags=["spring"], status="failed")
+    await a_job(conn, workspace_id="team-b", tags=["spring"], status="failed", provider_id="pdl")
 
     found = await ids_of(http, limit=limit, **query)
 

@@ -44,6 +44,20 @@ def test_filters_and_pages(enrichctl, a_job):
     assert ids("--limit", "2", "--before", newest_first[1]) == newest_first[2:]
 
 
+def test_a_provider_s_jobs_are_found_whoever_s_key_they_go_with(enrichctl, a_job):
+    common = a_job("pending", provider_id="hunter")
+    own = a_job("failed", provider_id="hunter#default")
+    a_job("pending", provider_id="pdl#default")
+    a_job("pending", provider_id="hunter#default", workspace_id="acme")
+
+    def ids(*words):
+        return {line["id"] for line in enrichctl("list", "--json", *words).lines}
+
+    assert ids("--provider", "hunter") == {str(common), str(own)}
+    assert ids("--provider", "hunter#default") == {str(own)}
+    assert ids("--provider", "hunt") == set()
+
+
 def test_a_cut_list_says_how_to_go_on(enrichctl, a_job):
     jobs = [a_job() for _ in range(3)]
 

@@ -119,3 +119,13 @@ def test_half_a_selection_is_a_usage_error(enrichctl, words, told):
 
     assert ended.exit_code == 2
     assert told in ended.stderr
+
+
+def test_all_of_a_provider_are_retried_whoever_s_key_they_went_with(enrichctl, a_job, states):
+    moved = [a_job("dead_letter", provider_id=lane) for lane in ("hunter", "hunter#default")]
+    other = a_job("dead_letter", provider_id="pdl")
+
+    enrichctl("retry", "--all", "--provider", "hunter", "--yes")
+
+    assert [states()[job] for job in moved] == ["pending", "pending"]
+    assert states()[other] == "dead_letter"
