@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import random
@@ -10,19 +11,22 @@ import re
 import string
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import httpx
+import psycopg
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from schemathesis import Case, GenerationMode
 from schemathesis.config import SchemathesisConfig
 
 from enrichd.api import failed_attempts
 from enrichd.api.openapi import document_of
 from enrichd.api.routes import ROUTES
-from enrichd.api.routing import PREFIX, Route
+from enrichd.api.routing import PREFIX, Access, Route
 from enrichd.store.database import Database
 from tests.api.conftest import settings_of
 from tests.support import postgres
@@ -33,6 +37,9 @@ from tests.support.processes import NO_NETWORK
 
 SECRET = "a-secret-that-cron-knows"
 OTHERS_WORD = "zanzibar-belongs-to-team-b"
+NOBODYS = "01890a5d-ac96-774b-bcce-b302099a8057"
+THEIRS = [f"01890a5d-ac96-774b-bcce-{place:012x}" for place in range(5)]
+"""A webhook and four jobs of a workspace that the caller is not of."""
 EXAMPLES = 15
 LINE_CHARS_MAX = 7_000
 
@@ -56,11 +63,18 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def base_url(admin_dsn: str, template: str) -> Iterator[str]:
-    """Give the address of an API that has a database of its own and many tries for strangers."""
-    before, failed_attempts.BURST = failed_attempts.BURST, 1_000_000
+def dsn(admin_dsn: str, template: str) -> Iterator[str]:
+    """Give a database with rows of a workspace that the caller is not of."""
     dsn = postgres.clone_database(admin_dsn, template)
     asyncio.run(fill(dsn))
+    yield dsn
+    postgres.drop_database(admin_dsn, dsn)
+
+
+@pytest.fixture(scope="module")
+def base_url(dsn: str) -> Iterator[str]:
+    """Give the address of an API that has many tries for strangers."""
+    before, failed_attempts.BURST = failed_attempts.BURST, 1_000_000
     variables = {
         **NO_NETWORK,
         "CRON_SECRET": SECRET,
@@ -73,23 +87,42 @@ def base_url(admin_dsn: str, template: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
     finally:
         failed_attempts.BURST = before
-        postgres.drop_database(admin_dsn, dsn)
 
 
 async def fill(dsn: str) -> None:
-    """Put keys into the database, and jobs of a workspace that is not the caller's."""
+    """Put keys into the database, and what a workspace has that is not the caller's."""
     database = Database(dsn)
     async with database.connection() as conn:
         await make_keys(conn)
-        for status in ("pending", "completed", "dead_letter"):
+        for job_id, status in zip(
+            THEIRS[1:], ("pending", "waiting", "completed", "dead_letter"), strict=True
+        ):
             await a_job(
                 conn,
+                id=UUID(job_id),
                 workspace_id="team-b",
                 status=status,
                 tags=[OTHERS_WORD],
+                idempotency_key=f"their-{status}",
+                webhook_url=f"https://{OTHERS_WORD}.example.com/",
                 payload={"emails": [f"{OTHERS_WORD}@example.com"]},
                 result={"word": OTHERS_WORD} if status == "completed" else None,
+                error={"message": OTHERS_WORD} if status == "dead_letter" else None,
             )
+            await conn.execute(
+                """
+                insert into enrichment_job_items (job_id, item_key, workspace_id, status, result)
+                values (%s, %s, 'team-b', 'completed', jsonb_build_object('word', %s::text))
+                """,
+                [job_id, OTHERS_WORD, OTHERS_WORD],
+            )
+        await conn.execute(
+            """
+            insert into enrichment_webhooks (id, workspace_id, url, description, secrets)
+            values (%s, 'team-b', %s, %s, '[]')
+            """,
+            [THEIRS[0], f"https://{OTHERS_WORD}.example.com/", OTHERS_WORD],
+        )
     await database.close()
 
 
@@ -120,6 +153,81 @@ def test_every_answer_is_as_the_document_says(base_url, operation, mode):
         assert_harmless(answer.status_code, answer.text)
 
     check()
+
+
+# What would be right if it were the caller's own.
+
+CURSORS = st.sampled_from([*THEIRS, OTHERS_WORD, OTHERS_WORD[:-1]]).map(
+    lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+)
+ASKED = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.sampled_from(["zanzibar", THEIRS[1], "%", "_"]),
+        "tag": st.just(OTHERS_WORD),
+        "status": st.sampled_from(["pending,waiting", "completed", "dead_letter", "failed"]),
+        "createdBefore": st.just("2999-01-01T00:00:00Z"),
+        "counts": st.just("true"),
+        "cursor": CURSORS,
+        "limit": st.just("200"),
+        "webhookId": st.just(THEIRS[0]),
+        "jobId": st.sampled_from(THEIRS),
+        "format": st.sampled_from(["csv", "json"]),
+        "dryRun": st.just("true"),
+    },
+)
+TAKEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "action": st.sampled_from(["cancel", "retry", "delete", "reprioritise"]),
+        "ids": st.just(THEIRS),
+        "priority": st.integers(1, 5),
+        "id": st.sampled_from(THEIRS),
+        "jobId": st.sampled_from(THEIRS),
+        "event": st.just("done"),
+        "data": st.none(),
+        "type": st.just("email_validation"),
+        "payload": st.just({"emails": ["a@example.com"]}),
+        "idempotencyKey": st.just("their-pending"),
+        "workspaceId": st.sampled_from(["team-a", "team-b"]),
+        "tags": st.just(["mine"]),
+        "enabled": st.booleans(),
+        "overlapMs": st.just(0),
+        "onlyFailed": st.booleans(),
+        "since": st.just("2001-01-01T00:00:00Z"),
+    },
+)
+
+
+def known_names(model: type[BaseModel]) -> set[str]:
+    """Return a model's fields as callers write them."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{one.method} {one.path}")
+def test_who_knows_another_workspaces_ids_and_words_gets_nothing_by_them(base_url, dsn, route):
+    before = of_team_b(dsn)
+    with httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=1)) as client:
+
+        @given(st.sampled_from(THEIRS), ASKED, TAKEN)
+        @FUZZ
+        def check(item: str, query: dict[str, str], body: dict[str, Any]) -> None:
+            known = known_names(route.query)
+            taken = [(name, value) for name, value in query.items() if name in known]
+            headers = {"Content-Type": "application/json", "If-Match": "*"}
+            send(client, base_url, route, json.dumps(body).encode(), headers, taken, item)
+
+        check()
+    # A cron's run is everybody's: it may do the jobs of team-b as well.
+    assert route.access is Access.CRON or of_team_b(dsn) == before
+
+
+def of_team_b(dsn: str) -> list[Any]:
+    """Return everything that the other workspace has."""
+    tables = ("jobs", "job_items", "webhooks", "webhook_deliveries")
+    statement = "select * from enrichment_{} where workspace_id = 'team-b' order by 1"
+    with psycopg.connect(dsn) as conn:
+        return [conn.execute(statement.format(table).encode()).fetchall() for table in tables]
 
 
 # Farther away than a schema can be broken.
@@ -186,9 +294,9 @@ QUERIES = st.lists(
     st.tuples(
         st.sampled_from(
             [
-                "status", "type", "provider", "tag", "text", "createdFrom", "createdTo", "cursor",
-                "limit", "workspaceId", "workspace_id", "maxJobs", "timeout", "token", "format",
-                "fields", "dryRun", "counts",
+                "status", "type", "provider", "tag", "text", "createdAfter", "createdBefore",
+                "cursor", "limit", "workspaceId", "workspace_id", "maxJobs", "timeout",
+                "token", "format", "fields", "dryRun", "counts",
             ]
         )
         | st.text(max_size=8),
@@ -207,16 +315,12 @@ SEGMENTS = st.text(string.printable, max_size=40) | st.sampled_from(
 def test_nothing_sent_is_ever_a_500_or_another_workspaces_word(base_url, route):
     with httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=1)) as client:
 
-        @given(BODIES, HEADERS, QUERIES, st.lists(SEGMENTS, min_size=1, max_size=1), st.booleans())
+        @given(BODIES, HEADERS, QUERIES, st.sampled_from([NOBODYS, *THEIRS]) | SEGMENTS)
         @FUZZ
         def check(
-            body: bytes,
-            headers: dict[str, str],
-            query: list[tuple[str, str]],
-            segments: list[str],
-            is_real: bool,
+            body: bytes, headers: dict[str, str], query: list[tuple[str, str]], segment: str
         ) -> None:
-            send(client, base_url, route, body, headers, query, segments[0], is_real)
+            send(client, base_url, route, body, headers, query, segment)
 
         check()
 
@@ -229,11 +333,9 @@ def send(
     headers: dict[str, str],
     query: list[tuple[str, str]],
     segment: str,
-    is_real: bool,
 ) -> None:
     """Send one request; whatever it is, the answer must be harmless."""
-    item = "01890a5d-ac96-774b-bcce-b302099a8057" if is_real else segment
-    path = re.sub(r"{\w+}", lambda _: item, PREFIX + route.path)
+    path = re.sub(r"{\w+}", lambda _: segment, PREFIX + route.path)
     encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     shown = [(k.encode(), v.encode()) for k, v in shown_to(route.path).items()]
     try:
