@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,22 @@ from enrichd.queue.manager import JobQueueManager
 from enrichd.store import migrate
 from enrichd.store.database import Connection, Database
 from tests.support import postgres
+
+END_TO_END = Path(__file__).parent / "e2e"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # `load` deals hundreds of tests at once: at the end one worker has all the long ones.
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The long ones first, which mostly wait: one worker has them while the others do the short.
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        return item.get_closest_marker("slow") is None, END_TO_END not in item.path.parents
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
