@@ -192,6 +192,9 @@ class Erasure:
         if left.is_whole:
             await erasure.delete_items(conn, job_id=held.id, keys=None)
             await erasure.clear_beside(conn, job_id=held.id)
+            if held.status in ("pending", "scheduled", "waiting"):
+                # One that runs is told of by its worker, when the run has stopped.
+                await erasure.tell_cancelled(conn, job_id=held.id)
             return
         stray = [item.key for item in held.items if item.key not in left.leads]
         strays = [key for key in stray if self._person.is_in(key)]

@@ -18,6 +18,7 @@ from enrichd.store.answers import bytes_array
 from enrichd.store.arrays import plain_array
 from enrichd.store.database import Connection, Database
 from enrichd.store.json_text import loads
+from enrichd.store.telling import TELL_MOVED
 
 PART = 1000
 FIRST_ID = UUID(int=0)
@@ -285,6 +286,20 @@ async def overwrite(
             "is_ended": is_ended,
         },
     )
+
+
+# After everything else that was told of the job is gone.
+TELL_CANCELLED: LiteralString = f"""
+    with moved as (
+        select * from enrichment_jobs where id = %(id)s and status = 'cancelled'
+    )
+    {TELL_MOVED}
+"""  # noqa: S608 - made of constants
+
+
+async def tell_cancelled(conn: Connection, *, job_id: UUID) -> None:
+    """Tell webhooks that a job was cancelled for the erasure; of the person it has nothing left."""
+    await conn.execute(TELL_CANCELLED, {"id": job_id})
 
 
 DELETE_ITEMS: LiteralString = """

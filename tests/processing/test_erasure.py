@@ -119,6 +119,31 @@ async def test_a_running_job_about_the_person_is_cancelled_and_leaves_nothing(
     assert traces(database_url) == []
 
 
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_a_job_that_an_erasure_cancels_is_told_of_without_the_person(
+    make, running, queue, eventually, erase, database_url, status, is_running
+):
+    about = {"about": {"email": ADA, "name": NAME}}
+    done = await queue.enqueue(NewJob("tells", about, webhook_url="https://hooks.example.com/jobs"))
+    if is_running:
+        running(make())
+        await eventually(begun)
+
+    await erase(settle_s=0.1)
+    await erase(settle_s=0.1)
+
+    async def is_cancelled():
+        return status(done.id) == "cancelled"
+
+    await eventually(is_cancelled)
+    with psycopg.connect(database_url) as plain:
+        told = plain.execute(
+            "select event, url, data->>'status' from enrichment_webhook_deliveries"
+        ).fetchall()
+    assert told == [("job.cancelled", "https://hooks.example.com/jobs", "cancelled")]
+    assert traces(database_url) == []
+
+
 async def test_a_run_that_ends_before_it_hears_of_its_cancelling_writes_nothing(
     make, running, queue, eventually, erase, database_url, status
 ):
