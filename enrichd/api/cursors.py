@@ -20,9 +20,13 @@ def place_of(cursor: str) -> str:
     """Return the place that a cursor stands for. Raises Problem 422."""
     try:
         padded = cursor[:TEXT_MAX].encode("ascii") + b"=" * (-len(cursor[:TEXT_MAX]) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        place = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (UnicodeError, binascii.Error, ValueError):
         raise bad_cursor() from None
+    if "\0" in place:
+        # No name that PostgreSQL holds has one.
+        raise bad_cursor()
+    return place
 
 
 def bad_cursor() -> Problem:

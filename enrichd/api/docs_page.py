@@ -12,6 +12,7 @@ from enrichd.api.openapi import SCHEMAS, Schema
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: #2563eb; }
+@media (prefers-color-scheme: dark) { :root { --accent: #8ab4ff; } }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
 code { font: .9em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -56,13 +57,16 @@ def parts_of(document: Schema) -> Iterator[str]:
     for path, method, operation in operations_of(document):
         name = f"{method} {path}"
         yield f'<li><a href="#{operation["operationId"]}"><code>{escape(name)}</code></a></li>'
-    yield "</ul></nav><main><h2>What each takes and gives</h2>"
+    yield (
+        '</ul><p><a href="#payloads">Payloads of the job types</a>'
+        ' · <a href="#shapes">Shapes</a></p></nav><main><h2>What each takes and gives</h2>'
+    )
     for path, method, operation in operations_of(document):
         yield from route_of(path, method, operation)
-    yield "<h2>Payloads of the job types</h2><ul>"
+    yield '<h2 id="payloads">Payloads of the job types</h2><ul>'
     for job_type, schema in document["x-enrichd-payloads"].items():
         yield f"<li><code>{escape(job_type)}</code>: {type_of(schema)}</li>"
-    yield "</ul><h2>Shapes</h2>"
+    yield '</ul><h2 id="shapes">Shapes</h2>'
     for name, schema in document["components"]["schemas"].items():
         yield from shape_of(name, schema)
     yield "</main></body></html>\n"

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from enrichd import metrics
+from enrichd.api.job_models import ApiModel
 from enrichd.api.live import (
     Event,
     EventHub,
@@ -28,7 +29,6 @@ from enrichd.api.problems import Problem
 from enrichd.api.routing import Access, Call, route
 from enrichd.api.transactions import in_workspace
 from enrichd.domain.jobs import JobStatus
-from enrichd.domain.payloads import CamelModel
 from enrichd.errors import EnrichdError, Unavailable
 from enrichd.store import changes
 from enrichd.store.changes import Change
@@ -58,14 +58,14 @@ def listed(given: object) -> object:
     return [part for value in values for part in str(value).split(",")]
 
 
-class EventsQuery(CamelModel):
+class EventsQuery(ApiModel):
     """Which events are wanted; absent: all of the workspace."""
 
-    job_id: Annotated[
-        frozenset[UUID] | None, BeforeValidator(listed), Field(max_length=IDS_MAX)
-    ] = None
+    job_id: (
+        Annotated[frozenset[UUID], Field(max_length=IDS_MAX), BeforeValidator(listed)] | None
+    ) = None
     """Only these jobs, separated by commas or given several times."""
-    status: Annotated[frozenset[JobStatus] | None, BeforeValidator(listed)] = None
+    status: Annotated[frozenset[JobStatus], BeforeValidator(listed)] | None = None
     """Only events that show a job in one of these states."""
 
 

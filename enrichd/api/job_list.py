@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,6 +21,8 @@ from enrichd.store.database import Connection
 from enrichd.store.job_figures import Figures
 from enrichd.store.job_pages import PAGE_MAX, Page, Wanted
 
+UNESCAPED_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
+
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
@@ -28,6 +31,14 @@ def split(given: object) -> object:
     texts = given if isinstance(given, list) else [given]
     parts = [part for text in texts for part in str(text)[:1000].split(",")]
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def with_plus(given: object) -> object:
+    """Return a time whose `+` was not escaped and came as a space: `…T09:00:00 01:00`."""
+    return UNESCAPED_PLUS.sub("+", given) if isinstance(given, str) else given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(with_plus)]
 
 
 class JobsQuery(ApiModel):
@@ -43,8 +54,9 @@ class JobsQuery(ApiModel):
     tag: Word | None = None
     text: Word | None = None
     """Part of an id, type, lane, key, tag, error or payload, in any case."""
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: Moment | None = None
+    """ISO 8601 with a time zone."""
+    created_before: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 50
     cursor: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     """The nextCursor of the page before."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from enrichd.domain.jobs import (
     DEFAULT_MAX_RETRIES,
@@ -24,9 +24,7 @@ from enrichd.domain.payloads import CamelModel
 
 
 class ApiModel(CamelModel):
-    """camelCase, unknown fields refused; the text below a field describes it in OpenAPI."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    """A shape of the API's own, as job types' payloads are: camelCase, unknown fields refused."""
 
 
 Priority = Annotated[int, Field(ge=1, le=5, strict=True)]

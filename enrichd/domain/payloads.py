@@ -68,10 +68,17 @@ class FillMode(StrEnum):
 
 
 class CamelModel(BaseModel):
-    """camelCase outside, snake_case inside, unknown fields refused."""
+    """camelCase outside, snake_case inside, unknown fields refused.
+
+    The text below a field describes it in OpenAPI.
+    """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -107,9 +114,12 @@ class Sourcing(CamelModel):
     """What every job type takes: where to ask, when to stop, what it may cost."""
 
     provider_id: ProviderId = "builtin"
+    """Whom to ask first; `builtin` needs no key."""
     fallback_providers: Annotated[tuple[ProviderId, ...], Field(max_length=20)] = ()
+    """Whom to ask then, in this order."""
     stop_rule: StopRule | None = None
     max_credits: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None
+    """What the job may cost at most."""
     fill_mode: FillMode = FillMode.FILL_EMPTY
     infer_email: bool = False
     """Have the likeliest address checked by a provider that verifies, before one that finds."""
@@ -133,9 +143,12 @@ class BatchLeadEnrichment(Sourcing):
     """Many leads in one job: ids with their data in `inputData`, or whole leads in `leads`."""
 
     lead_ids: Annotated[tuple[LeadId, ...], Field(max_length=BATCH_LEADS_MAX)] = ()
+    """Either these or `leads`."""
     leads: Annotated[tuple[LeadInput, ...], Field(max_length=BATCH_LEADS_MAX)] = ()
+    """One without an `id` is known by its place, `#3` for the third."""
     enrichment_types: EnrichmentTypes = ALL_TYPES
     input_data: Mapping[LeadId, LeadInput] = Field(default_factory=dict)
+    """What is known of the leads in `leadIds`, by id."""
 
     @model_validator(mode="after")
     def _names_its_leads_once(self) -> BatchLeadEnrichment:

@@ -48,6 +48,29 @@ async def test_unknown_fields_are_refused_in_the_document_too(document):
         assert document["components"]["schemas"][name]["additionalProperties"] is False
 
 
+async def test_a_list_is_bounded_by_its_items(document):
+    def schemas(part):
+        if isinstance(part, dict):
+            yield part
+        for below in part.values() if isinstance(part, dict) else part:
+            if isinstance(below, dict | list):
+                yield from schemas(below)
+
+    arrays = [part for part in schemas(document) if part.get("type") == "array"]
+
+    assert arrays
+    assert not [part for part in arrays if "maxLength" in part or "minLength" in part]
+
+
+async def test_what_stands_below_a_field_describes_it(document):
+    shapes = document["components"]["schemas"]
+    parameters = document["paths"]["/api/enrichment/events"]["get"]["parameters"]
+
+    assert shapes["BatchLeadEnrichment"]["properties"]["leads"]["description"]
+    assert shapes["JobToEnqueue"]["properties"]["priority"]["description"]
+    assert all(one.get("description") for one in parameters)
+
+
 async def test_keys_are_asked_for_where_they_are(document):
     for route in ROUTES:
         operation = document["paths"][route.template][route.method.lower()]

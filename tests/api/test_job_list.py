@@ -54,6 +54,8 @@ async def test_jobs_come_newest_first_without_payload_and_result(http):
         ({"text": "50%_o"}, []),
         ({"createdAfter": "2001-01-01T00:00:00Z"}, [0, 1, 2, 3, 4, 5]),
         ({"createdBefore": "2001-01-01T00:00:00Z"}, []),
+        ({"createdBefore": "2001-01-01T00:00:00+01:00"}, []),
+        ({"createdAfter": "2001-01-01T00:00:00 01:00"}, [0, 1, 2, 3, 4, 5]),
     ],
 )
 @pytest.mark.parametrize("limit", [1, 50])

@@ -55,6 +55,16 @@ async def test_items_come_by_key_page_by_page(http, conn, limit):
     assert found[0]["result"]["person"]["email"] == "1@x.de"
 
 
+@pytest.mark.parametrize("cursor", ["x", "AA", "YQBi", "_w"])
+async def test_a_cursor_that_was_not_given_is_named(http, conn, cursor):
+    job = await a_batch(conn, 1)
+
+    answer = await http.get(f"/jobs/{job.id}/items", params={"cursor": cursor})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query")
+    assert [part["path"] for part in answer.json()["errors"]] == ["cursor"]
+
+
 async def test_items_by_state(http, conn):
     job = await a_batch(conn, 9)
 
