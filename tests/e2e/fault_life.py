@@ -1,4 +1,4 @@
-"""A process whose jobs pass every fault point: `python -m tests.e2e.fault_life DSN FIRST_ID`.
+"""A process whose jobs pass every fault point.
 
 It is client, worker, housekeeper and supervisor at once, and insists as a careful client does: a
 call whose answer was lost is made again with the same id. What it does is fixed and may be done
@@ -9,8 +9,10 @@ a first life and not at all in a later one, where they may have to run alone.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from enrichd.logs import configure_logs
 from enrichd.processing.floors import Floors
 from enrichd.processing.processor import JobProcessor
 from enrichd.queue.manager import JobQueueManager
-from enrichd.store import workers
+from enrichd.store import faults, workers
 from enrichd.store.database import Database
 from tests.support.job_types import GATES
 
@@ -228,7 +230,12 @@ async def insist(work: Callable[[], Awaitable[Answer]]) -> Answer:
     raise AssertionError("the loop returns or raises")
 
 
-if __name__ == "__main__":
+def main(dsn: str, first: UUID, fault: str, log: Path) -> None:
+    """Live a life in this process, which says all it has to say in a file."""
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    faults.arm(fault)
     configure_logs("INFO", "json")
     load_handlers(["tests.support.job_types"])
-    asyncio.run(Life(sys.argv[1], UUID(sys.argv[2])).live())
+    asyncio.run(Life(dsn, first).live())

@@ -5,14 +5,16 @@ Each test strikes one commit four ways, every time in a real process on a databa
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -23,6 +25,7 @@ from uuid_utils.compat import uuid7
 from enrichd.errors import InvalidSetting, Unavailable
 from enrichd.store import faults
 from enrichd.store.database import Database
+from tests.e2e import fault_life
 from tests.e2e.daemon import ROOT, assert_sound, query
 from tests.e2e.fault_life import END, END_AFTER_CRASH, ids_from
 from tests.support import postgres
@@ -42,34 +45,38 @@ class Lived:
         return "fault_struck" in self.text
 
 
+# Forked by a process that has imported everything: 120 lives begin with the import else.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([fault_life.__name__])
+
+
 def live(dsn: str, first: UUID, fault: str = "") -> Lived:
     """Live a life in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.fault_life", dsn, str(first)],
-        env={**os.environ, "ENRICHD_FAULT": fault, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LIFE_S,
-        check=False,
-    )
-    return Lived(done.returncode, done.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        process = PROCESSES.Process(target=fault_life.main, args=(dsn, first, fault, log))
+        process.start()
+        process.join(LIFE_S)
+        exit_code = process.exitcode
+        process.kill()
+        process.join()
+        process.close()
+        text = log.read_text()
+        assert exit_code is not None, f"{fault} after {LIFE_S:g} s:\n{text}"
+        return Lived(exit_code, text)
 
 
 @pytest.fixture
-def fresh(admin_dsn: str, template: str) -> Iterator[Callable[[], str]]:
+def fresh(clones: postgres.Clones) -> Iterator[Callable[[], str]]:
     """Give `fresh()`: the address of another fresh database."""
     with ExitStack() as stack:
 
-        @contextmanager
-        def clone() -> Iterator[str]:
-            dsn = postgres.clone_database(admin_dsn, template)
-            yield dsn
-            postgres.drop_database(admin_dsn, dsn)
+        def taken() -> str:
+            dsn = clones.take()
+            stack.callback(clones.drop, dsn)
+            return dsn
 
-        yield lambda: stack.enter_context(clone())
+        yield taken
 
 
 def statuses(dsn: str, first: UUID) -> dict[str, str]:
@@ -154,6 +161,19 @@ def test_every_commit_that_is_listed_has_its_points_in_the_code():
 def test_a_fault_that_does_not_exist_is_refused(text):
     with pytest.raises(InvalidSetting, match="ENRICHD_FAULT"):
         faults.parse(text)
+
+
+def test_the_environment_sets_the_fault_of_a_process():
+    done = subprocess.run(
+        [sys.executable, "-c", "from enrichd.store import faults; faults.point('before_claim')"],
+        env={**os.environ, "ENRICHD_FAULT": "before_claim:exit", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=LIFE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "fault_struck" in done.stdout + done.stderr
 
 
 async def test_a_fault_lets_passes_through_and_strikes_once(database: Database):
