@@ -61,6 +61,13 @@ class WorkerManager:
         """Run until stopped; return the exit code: 0, or 78 for a configuration error."""
         self._signals = SignalInbox()
         self._selector.register(self._signals.sock, selectors.EVENT_READ, None)
+        try:
+            return self._run()
+        finally:
+            self._selector.close()
+            self._signals.close()
+
+    def _run(self) -> int:
         log.info("supervisor_started", pid=os.getpid(), workers=self._fleet.worker_count)
         while True:
             self._keep_numbers()

@@ -21,6 +21,12 @@ class SignalInbox:
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
 
+    def close(self) -> None:
+        """Catch signals no more; they do nothing from then on, a late one must not cut the end."""
+        signal.set_wakeup_fd(-1)
+        for sock in self.sockets:
+            sock.close()
+
     def read(self) -> list[signal.Signals]:
         """Return the signals since the last call."""
         try:
