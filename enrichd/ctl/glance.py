@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC
 
@@ -16,6 +17,7 @@ from enrichd.store.workers import Worker
 
 METER_WIDTH = 20
 WIDE = 120
+NOTE_LINES_MAX = 3
 
 
 def head(name: str, sight: Sight, width: int, *, keys: str | None) -> list[Text]:
@@ -26,7 +28,7 @@ def head(name: str, sight: Sight, width: int, *, keys: str | None) -> list[Text]
     found = sight.overview
     if found is None:
         note = sight.note or "connecting to PostgreSQL…"
-        return [cut(Text(f"enrichctl {name}", style="bold"), width), cut(told(note), width)]
+        return [cut(Text(f"enrichctl {name}", style="bold"), width), *told(note, width)]
     title = joined(
         [Text(f"enrichctl {name}", style="bold"), safe(found.totals.database), "all workspaces"]
     )
@@ -37,14 +39,14 @@ def head(name: str, sight: Sight, width: int, *, keys: str | None) -> list[Text]
         states(found),
         pace(found, sight.rates, width),
         places(sight, found),
-        told(sight.note),
     ]
-    return [cut(line, width) for line in lines]
+    return [*(cut(line, width) for line in lines), *told(sight.note, width)]
 
 
-def told(note: str) -> Text:
-    """Return a note that nobody overlooks."""
-    return Text(safe(note), style="bold red")
+def told(note: str, width: int) -> list[Text]:
+    """Return a note that nobody overlooks, in a few lines: its end may say most. At least one."""
+    parts = textwrap.wrap(safe(note), width, max_lines=NOTE_LINES_MAX, placeholder="…")
+    return [Text(part, style="bold red") for part in parts] or [Text()]
 
 
 def states(found: Overview) -> Text:

@@ -148,6 +148,21 @@ def test_old_figures_are_told_with_the_reason():
     assert "PostgreSQL cannot be reached; retrying; figures are 0s old (connection refused)" in text
 
 
+def test_in_a_narrow_terminal_the_reason_goes_on_below():
+    sight = a_sight()
+    sight.trouble = Unavailable(
+        "PostgreSQL cannot be reached: connection failed: connection to server at"
+        ' "database-1.internal.example.com", port 5432 failed: Connection refused'
+    )
+
+    drawn = draw(sight, 80, 24)
+
+    text = " ".join(line.plain for line in drawn)
+    assert "port 5432 failed: Connection refused)" in text
+    assert max(line.cell_len for line in drawn) <= 80
+    assert len(drawn) <= 24
+
+
 def test_nothing_known_yet_is_a_screen_too():
     assert [line.plain for line in draw(Sight(20.0), 80, 24)] == [
         "enrichctl watch",

@@ -64,8 +64,7 @@ def check(invocation: Invocation) -> None:
         render.line(f"database: the embedded server, PostgreSQL {server}, in {settings.data_dir}")
     render.line("")
     render.line("Not checked:")
-    for text in NOT_CHECKED:
-        render.line(f"- {text}")
+    render.fields([("-", text) for text in NOT_CHECKED])
 
 
 def embedded_version(settings: Settings) -> int | None:
