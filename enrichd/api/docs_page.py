@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -28,6 +29,13 @@ h4 { margin: 1rem 0 .2rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; }
 td { border-top: 1px solid var(--soft); }
+td:first-child code { white-space: nowrap; }
+@media (max-width: 40rem) {
+  body { padding: 1rem; } ul { padding-left: 1.2rem; }
+  table, tbody, tr, td { display: block; }
+  tr { border-top: 1px solid var(--soft); padding: .4rem 0; }
+  td { border: 0; padding: 0; }
+}
 .must { font-size: .8em; border: 1px solid var(--line); border-radius: .3rem; padding: 0 .3rem; }
 """
 STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -192,10 +200,19 @@ LIMITS = {
 
 def limits_of(schema: Schema) -> str:
     """Return what bounds a value, and its default."""
-    parts = [text.format(schema[key]) for key, text in LIMITS.items() if key in schema]
+    parts = [text.format(spelt(schema[key])) for key, text in LIMITS.items() if key in schema]
     if schema.get("default") not in (None, [], {}, ""):
-        parts.append(f"default {schema['default']}")
+        parts.append(f"default {spelt(schema['default'])}")
     return f" ({escape(', '.join(parts))})" if parts else ""
+
+
+def spelt(value: object) -> str:
+    """Return a value as JSON has it, text without its quotes and a whole number without a point."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value)
 
 
 def prose(text: str) -> str:

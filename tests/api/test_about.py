@@ -114,6 +114,14 @@ async def test_the_page_needs_nothing_but_itself(served):
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
 
 
+async def test_the_page_spells_values_as_json_does(served):
+    page = (await served.client(None).get("/docs")).text
+
+    assert "boolean (default false)" in page
+    assert "number (from 0, to 1000000)" in page
+    assert not re.search(r"default (True|False|None)", page)
+
+
 def test_every_route_is_described_for_operators():
     told = set(re.findall(r"`(GET|POST|PUT|DELETE) (/api/enrichment/[^`?]+)`", DOCS.read_text()))
 
