@@ -268,7 +268,8 @@ class Summary:
             why = LEFT_OUT[reason].format(name=normal_id(name).upper())
             yield f"{name} {why}: {rows(count)}."
         if tally.cost_credits:
-            yield f"Spent {tally.cost_credits.normalize():f} credits."
+            unit = "credit" if tally.cost_credits == 1 else "credits"
+            yield f"Spent {tally.cost_credits.normalize():f} {unit}."
         if offline := tally.without_network:
             lack = "lacks" if offline == 1 else "lack"
             yield f"{rows(offline)} {lack} facts because the internet could not be reached."

@@ -25,6 +25,27 @@ GROUPS: Final = frozenset({"location", "company", "providerIds"})
 """Objects whose parts are fields of their own."""
 OBJECT_LISTS: Final = frozenset({"emails", "phones", "socialProfiles", "employmentHistory"})
 TEXT_LISTS: Final = frozenset({"domainAliases", "naicsCodes", "sicCodes", "tags", "technologies"})
+RECORD_FIELDS: Final[Mapping[Entity, frozenset[str]]] = {
+    "person": frozenset(
+        {
+            *("email", "emails", "fullName", "firstName", "middleName", "lastName", "title"),
+            *("headline", "seniority", "department", "subDepartment", "company"),
+            *("employmentHistory", "phones", "location", "timeZone", "avatarUrl", "bio"),
+            *("websiteUrl", "socialProfiles", "matchConfidence"),
+        }
+    ),
+    "company": frozenset(
+        {
+            *("domain", "domainAliases", "name", "legalName", "description", "industry"),
+            *("industryGroup", "sector", "naicsCodes", "sicCodes", "tags", "type", "foundedYear"),
+            *("employeeCount", "employeeRange", "annualRevenue", "revenueRange", "totalFunding"),
+            *("lastFundingStage", "lastFundingDate", "ticker", "phones", "emails", "location"),
+            *("logoUrl", "faviconUrl", "technologies", "socialProfiles", "parentDomain"),
+            "domainRegisteredAt",
+        }
+    ),
+}
+"""What a record may have at its top; a plug-in's provider may bring more."""
 ADDRESS_FIELDS: Final = frozenset(
     f"location.{part}"
     for part in (

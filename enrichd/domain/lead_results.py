@@ -194,11 +194,12 @@ def known_types(
 def required(types: Collection[EnrichmentType], rule: StopRule | None) -> list[tuple[Wanted, ...]]:
     """Return the fields that must be there, any one of each inner group."""
     if rule is not None and rule.required_fields:
-        return [(_wanted(path),) for path in rule.required_fields]
+        return [(wanted_field(path),) for path in rule.required_fields]
     return [group for kind in EnrichmentType if kind in types for group in ENOUGH[kind]]
 
 
-def _wanted(path: str) -> Wanted:
+def wanted_field(path: str) -> Wanted:
+    """Return whose field a stop rule's path means: the person's, unless it says the company's."""
     head, dot, rest = path.partition(".")
     if dot and head == "company":
         return "company", rest

@@ -226,7 +226,7 @@ SET_BY_HAND: LiteralString = """
             case %(breaker)s when 'open' then now() end,
             case %(breaker)s when 'open' then make_interval(secs => %(for_s)s::float8) end,
             now() + make_interval(secs => %(for_s)s::float8),
-            case %(breaker)s when 'open' then 'set by hand' end)
+            case %(breaker)s when 'open' then 'opened by hand' end)
         on conflict (provider_id) do update
        set breaker = excluded.breaker, is_set_by_hand = true, opened_at = excluded.opened_at,
            opened_for = excluded.opened_for, hand_until = excluded.hand_until,

@@ -202,7 +202,7 @@ def test_a_breaker_is_opened_and_closed_by_hand(enrichctl, secrets):
     assert (found["hunter"]["breaker"], found["hunter"]["breakerUntil"]) == ("open", None)
     assert found["pdl"]["breakerUntil"] is not None
     assert found["hunter"]["isSetByHand"]
-    assert found["hunter"]["breakerReason"] == "set by hand"
+    assert found["hunter"]["breakerReason"] == "opened by hand"
     shown = enrichctl("providers").stdout
     assert "hunter: opened by hand, until `enrichctl providers close hunter`" in shown
     assert "pdl: opened by hand, tried again in 60m" in shown

@@ -22,6 +22,9 @@ from enrichd.ctl.lead_jobs import Wish
 from enrichd.ctl.row_feed import RowFeed
 from enrichd.ctl.sheet_reading import Sheet, open_sheet
 from enrichd.ctl.sheet_writing import SheetWriter
+from enrichd.domain.facts import Entity
+from enrichd.domain.fields import RECORD_FIELDS
+from enrichd.domain.lead_results import wanted_field
 from enrichd.domain.payloads import EnrichmentType, FillMode, Verdict
 from enrichd.domain.result_fields import chosen_fields
 from enrichd.handlers.registry import load_handlers
@@ -105,7 +108,7 @@ def enrich_command(
         salt=os.urandom(8).hex() if fresh else "",
         options=options_of(
             stop_rule={
-                "requiredFields": names_in(require),
+                "requiredFields": required_fields(require, is_open=bool(settings.plugins)),
                 "emailVerdicts": list(verdicts),
                 "acceptCatchAll": False if no_catch_all else None,
                 "minConfidence": min_confidence,
@@ -259,9 +262,26 @@ def options_of(
     return {name: part for name, part in options.items() if part is not None}
 
 
-def names_in(text: str | None) -> list[str]:
-    """Return the names of a list with commas."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+def required_fields(text: str | None, *, is_open: bool) -> list[str]:
+    """Read `--require a,b`; a misspelt field would have every provider asked about every row.
+
+    `is_open`: a plug-in's provider may bring fields that nobody here knows.
+    """
+    paths = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for path in paths:
+        entity, name = wanted_field(path)
+        if is_open or name.partition(".")[0] in RECORD_FIELDS[entity]:
+            continue
+        other: Entity = "company" if entity == "person" else "person"
+        close = [
+            f"{one}.{word}"
+            for one in (entity, other)
+            for word in difflib.get_close_matches(name, RECORD_FIELDS[one], n=1)
+        ]
+        known = [f"{one}.{word}" for one, words in RECORD_FIELDS.items() for word in sorted(words)]
+        hint = f"did you mean {close[0]}?" if close else f"give some of {', '.join(known)}"
+        raise click.UsageError(f"--require has {path!r}; {hint}")
+    return paths
 
 
 def nearest(word: str, words: Collection[str]) -> str:
