@@ -22,7 +22,6 @@ from enrichd.ctl.lead_jobs import Wish
 from enrichd.ctl.row_feed import RowFeed
 from enrichd.ctl.sheet_reading import Sheet, open_sheet
 from enrichd.ctl.sheet_writing import SheetWriter
-from enrichd.domain.facts import Entity
 from enrichd.domain.fields import RECORD_FIELDS
 from enrichd.domain.lead_results import wanted_field
 from enrichd.domain.payloads import EnrichmentType, FillMode, Verdict
@@ -272,14 +271,11 @@ def required_fields(text: str | None, *, is_open: bool) -> list[str]:
         entity, name = wanted_field(path)
         if is_open or name.partition(".")[0] in RECORD_FIELDS[entity]:
             continue
-        other: Entity = "company" if entity == "person" else "person"
-        close = [
-            f"{one}.{word}"
-            for one in (entity, other)
-            for word in difflib.get_close_matches(name, RECORD_FIELDS[one], n=1)
-        ]
-        known = [f"{one}.{word}" for one, words in RECORD_FIELDS.items() for word in sorted(words)]
-        hint = f"did you mean {close[0]}?" if close else f"give some of {', '.join(known)}"
+        whose = {word: one for one, words in RECORD_FIELDS.items() for word in sorted(words)}
+        whose |= dict.fromkeys(RECORD_FIELDS[entity], entity)
+        known = ", ".join(f"{one}.{word}" for word, one in whose.items())
+        close = difflib.get_close_matches(name, whose, n=1)
+        hint = f"did you mean {whose[close[0]]}.{close[0]}?" if close else f"give some of {known}"
         raise click.UsageError(f"--require has {path!r}; {hint}")
     return paths
 
