@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.e2e.daemon import QUICK, ROOT, wait_for
+from tests.e2e.daemon import QUICK, ROOT, START_S, wait_for
 
 SCRIPT = """
 import socket, sys
@@ -92,6 +92,10 @@ class LinkedChild:
             return lines if len(lines) >= count else []
 
         return wait_for(found, within_s, what=lambda: (start, self.heard(), self.log()[-3000:]))[-1]
+
+    def wait_until_ready(self) -> None:
+        """Wait until it says that it is ready."""
+        self.wait_for_line("ready", START_S)
 
     def hang_up(self) -> None:
         """Be a supervisor that died."""

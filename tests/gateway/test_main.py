@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.gateway.conftest import START_S
 from tests.support import postgres
 
 
-def exit_code_of(gateway, within_s: float = 10.0) -> int:
+def exit_code_of(gateway, within_s: float = START_S) -> int:
     return gateway.process.wait(timeout=within_s)
 
 

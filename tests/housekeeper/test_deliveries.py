@@ -10,7 +10,13 @@ import pytest
 from psycopg.rows import dict_row
 from standardwebhooks import Webhook as Verifier
 
-from enrichd.housekeeper.deliveries import CONCURRENCY, HOST_LINES, Deliverer, deliverer_of
+from enrichd.housekeeper.deliveries import (
+    CONCURRENCY,
+    HOST_LINES,
+    Deliverer,
+    deliverer_of,
+    outcome,
+)
 from enrichd.settings import Settings
 from enrichd.store import deliveries, delivery_log, webhooks
 from enrichd.store.database import Database
@@ -18,6 +24,7 @@ from enrichd.store.deliveries import HISTORY_MAX, Attempted
 from enrichd.store.installation import Installation
 from enrichd.webhooks import endpoints
 from enrichd.webhooks.secrets import JobSecrets
+from enrichd.webhooks.sender import Answer
 from enrichd.webhooks.targets import Guard
 from tests.e2e.linked import LinkedChild
 from tests.support.factories import an_email_job
@@ -166,6 +173,39 @@ async def test_while_a_secret_is_changed_both_verify(
     [got] = receivers.got
     for secret in (old, new):
         Verifier(secret).verify(got.body.decode(), dict(got.headers))
+
+
+async def test_a_secret_that_nobody_can_open_is_told_and_tried_again(
+    conn, deliverer, receivers, an_endpoint, eventually
+):
+    webhook, _ = await an_endpoint(receivers.url("/ok"))
+    await conn.execute(
+        "update enrichment_webhooks"
+        " set secrets = jsonb_set(secrets, '{0,sealedWith}', to_jsonb('a-key-that-is-gone'::text))"
+    )
+    await fill(conn, webhook)
+    deliverer.wake()
+
+    async def has_failed():
+        return (await outbox(conn))[0]["error"]
+
+    assert await eventually(has_failed) == "secret_unreadable"
+    assert await statuses(conn) == ["pending"]
+    assert receivers.got == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted_as"),
+    [
+        (Answer(204, "", 0.1, None), "delivered"),
+        (Answer(302, "", 0.1, "redirected"), "redirected"),
+        (Answer(404, "", 0.1, "http_404"), "http_4xx"),
+        (Answer(599, "", 0.1, "http_599"), "http_5xx"),
+        (Answer(None, None, 0.1, "timeout"), "timeout"),
+    ],
+)
+def test_metrics_count_in_few_words_whoever_answered(answer, counted_as):
+    assert outcome(answer) == counted_as
 
 
 @pytest.mark.parametrize(
@@ -537,6 +577,7 @@ async def test_a_housekeeper_that_is_killed_leaves_its_deliveries_to_the_next(
     webhook, _ = await an_endpoint(receivers.url("/hang"))
     await fill(conn, webhook, 3)
     with LinkedChild("housekeeper", database_url, tmp_path, **environ) as child:
+        await asyncio.to_thread(child.wait_until_ready)
 
         async def are_under_way():
             return len(receivers.got) == 3
@@ -549,7 +590,8 @@ async def test_a_housekeeper_that_is_killed_leaves_its_deliveries_to_the_next(
     await conn.execute("update enrichment_webhooks set url = %s", (receivers.url("/ok"),))
     # As if the lease were over.
     await conn.execute("update enrichment_webhook_deliveries set next_attempt_at = now()")
-    with LinkedChild("housekeeper", database_url, tmp_path, **environ):
+    with LinkedChild("housekeeper", database_url, tmp_path, **environ) as child:
+        await asyncio.to_thread(child.wait_until_ready)
 
         async def are_delivered():
             return await statuses(conn) == ["delivered"] * 3

@@ -34,7 +34,7 @@ def status(database_url: str) -> str:
 
 def test_jobs_wake_as_many_workers_as_they_fill(housekeeper, database_url):
     with housekeeper(MAX_CONCURRENT_JOBS="4") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         child.say("idle 9")
         wait_for(lambda: ("enrichd listen",) in names(database_url), what="LISTEN")
         enqueue(database_url, "nap", 9)
@@ -51,7 +51,7 @@ def test_a_job_of_a_foreign_transaction_that_sends_no_hint_is_seen_soon(housekee
         conn.execute("delete from enrichment_jobs")
         conn.commit()
         with housekeeper() as child:
-            child.wait_for_line("ready")
+            child.wait_until_ready()
             child.say("idle 1")
             conn.execute("select enrichment_enqueue('nap', '{}')")
             before = len([line for line in child.heard() if line.startswith("wake")])
@@ -63,7 +63,7 @@ def test_a_job_of_a_foreign_transaction_that_sends_no_hint_is_seen_soon(housekee
 
 def test_nobody_is_woken_while_nobody_is_idle(housekeeper, database_url):
     with housekeeper() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         enqueue(database_url, "nap", 3)
         # A due job shows that it has looked since.
         enqueue(database_url, "nap", 1, delay_s=0.5)
@@ -79,7 +79,7 @@ def test_the_jobs_of_a_worker_that_died_are_given_away_at_once(housekeeper, data
     ((worker_id,),) = query(database_url, A_WORKER)
     query(database_url, CLAIM, worker_id)
     with housekeeper(WORKER_TIMEOUT="60000") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         child.say(f"dead {worker_id}")
         wait_for(lambda: status(database_url) == "pending", 2.0, what=child.log)
 
@@ -89,6 +89,7 @@ def test_the_jobs_of_a_silent_worker_are_given_away_after_the_timeout(housekeepe
     ((worker_id,),) = query(database_url, A_WORKER)
     query(database_url, CLAIM, worker_id)
     with housekeeper(WORKER_TIMEOUT="2000", HEARTBEAT_INTERVAL="500") as child:
+        child.wait_until_ready()
         wait_for(lambda: status(database_url) == "pending", 6.0, what=child.log)
         ((waited_s,),) = query(
             database_url, "select extract(epoch from now() - heartbeat_at)::float8"
@@ -100,7 +101,7 @@ def test_the_jobs_of_a_silent_worker_are_given_away_after_the_timeout(housekeepe
 @pytest.mark.parametrize("payload", ["\u00b2", "9" * 5_000, "-1", "", "drop table", "3.5"])
 def test_a_hint_of_nonsense_is_a_hint_of_one_job(housekeeper, database_url, payload):
     with housekeeper() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         wait_for(lambda: ("enrichd listen",) in names(database_url), what="LISTEN")
         query(database_url, "select pg_notify('enrichd', %s)", payload)
         child.say("idle 1")
@@ -112,7 +113,7 @@ def test_a_hint_of_nonsense_is_a_hint_of_one_job(housekeeper, database_url, payl
 
 def test_a_report_of_a_death_that_cannot_be_is_forgotten(housekeeper, database_url):
     with housekeeper() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         child.say("dead nobody")
         wait_for(lambda: "housekeeping_broke" in child.log(), what=child.log)
         child.say("idle 1")
@@ -122,7 +123,7 @@ def test_a_report_of_a_death_that_cannot_be_is_forgotten(housekeeper, database_u
 
 def test_it_leaves_when_its_supervisor_dies(housekeeper, database_url):
     with housekeeper() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         child.hang_up()
         assert child.ended() == 0
         assert connections(database_url) == []
@@ -131,7 +132,7 @@ def test_it_leaves_when_its_supervisor_dies(housekeeper, database_url):
 def test_without_tables_it_stays_and_works_once_they_are_there(housekeeper, database_url):
     query(database_url, "alter table enrichment_jobs rename to elsewhere")
     with housekeeper() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         child.say("idle 1")
         wait_for(lambda: "database_away" in child.log(), what=child.log)
         query(database_url, "alter table elsewhere rename to enrichment_jobs")

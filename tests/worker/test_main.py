@@ -27,7 +27,7 @@ def status_count(database_url: str, status: str) -> int:
 
 def test_it_says_who_it_is_once_its_row_is_there_and_when_it_is_idle(worker, database_url):
     with worker() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         (row,) = query(database_url, "select id, pid, concurrency from enrichment_workers")
         assert child.wait_for_line("id ") == f"id {row[0]}"
         assert row[1:] == (child.process.pid, 4)
@@ -47,7 +47,7 @@ def test_a_wake_has_it_look_at_once(worker, database_url):
 
 def test_it_drains_when_its_supervisor_dies(worker, database_url):
     with worker() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         accepted = enqueue(database_url, "nap", 4, seconds=0.6)
         wait_for(lambda: status_count(database_url, "processing") == 4)
         child.hang_up()
@@ -61,7 +61,7 @@ def test_it_drains_when_its_supervisor_dies(worker, database_url):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_any_number_of_signals_is_one_stop_with_its_grace(worker, database_url, number):
     with worker() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         enqueue(database_url, "nap", 2, seconds=0.6)
         wait_for(lambda: status_count(database_url, "processing") == 2)
         for _ in range(3):
@@ -72,7 +72,7 @@ def test_any_number_of_signals_is_one_stop_with_its_grace(worker, database_url, 
 
 def test_stop_now_gives_what_runs_back_at_once(worker, database_url):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="60000") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
         wait_for(lambda: query(database_url, "select 1 from enrichment_workers where running = 1"))
         child.say("stop_now")
@@ -85,7 +85,7 @@ def test_stop_now_gives_what_runs_back_at_once(worker, database_url):
 
 def test_stop_now_during_a_drain_ends_the_drain(worker, database_url):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="60000") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         enqueue(database_url, "nap", 1, seconds=60)
         wait_for(lambda: status_count(database_url, "processing") == 1)
         os.kill(child.process.pid, signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_one_that_retires_claims_nothing_more_and_takes_as_long_as_its_jobs_do(
     worker, database_url
 ):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="200") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         accepted = enqueue(database_url, "nap", 6, seconds=1.0)
         wait_for(lambda: status_count(database_url, "processing") == 4)
         child.say("retire")
@@ -124,7 +124,7 @@ def test_one_that_retires_claims_nothing_more_and_takes_as_long_as_its_jobs_do(
 
 def test_a_retiring_one_ends_runs_at_their_timeout(worker, database_url):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="200", JOB_TIMEOUT="1000") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
         wait_for(lambda: status_count(database_url, "processing") == 1)
         child.say("retire")
@@ -135,7 +135,7 @@ def test_a_retiring_one_ends_runs_at_their_timeout(worker, database_url):
 @pytest.mark.parametrize("ending", ["signal", "orphaned"])
 def test_a_stop_gives_one_that_retires_the_grace(worker, database_url, ending):
     with worker(GRACEFUL_SHUTDOWN_TIMEOUT="500") as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         (job_id,) = enqueue(database_url, "nap", 1, seconds=60)
         wait_for(lambda: query(database_url, "select 1 from enrichment_workers where running = 1"))
         child.say("retire")
@@ -151,7 +151,7 @@ def test_a_stop_gives_one_that_retires_the_grace(worker, database_url, ending):
 
 def test_words_it_does_not_know_are_no_orders(worker, database_url):
     with worker() as child:
-        child.wait_for_line("ready")
+        child.wait_until_ready()
         for line in ("tick", "", "stop", "dead x", "\x00", "x" * 5_000):
             child.say(line)
         enqueue(database_url, "nap", 1, seconds=0.01)
