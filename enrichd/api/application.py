@@ -133,7 +133,12 @@ def body_of(route: Route, request: Request) -> Any:
         return None
     kind = request.header("content-type").partition(";")[0].strip().lower()
     if kind not in ("application/json", ""):
-        raise Problem(415, "unsupported_media_type", "The body must be application/json.")
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            "The body must be application/json.",
+            hint="Send the header Content-Type: application/json.",
+        )
     try:
         return route.body_reader.validate_json(request.body)
     except ValidationError as error:

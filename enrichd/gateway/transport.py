@@ -53,7 +53,7 @@ class Transport:
 
     def application(self, others: Iterable[web.RouteDef] = ()) -> web.Application:
         """Return the application of the API and of other routes beside it."""
-        app = application([*others, web.route("*", PREFIX + r"/{rest:[\s\S]*}", self.serve)])
+        app = application([*others, web.route("*", PREFIX + r"{rest:(/[\s\S]*)?}", self.serve)])
         app.on_shutdown.append(self._close)
         return app
 

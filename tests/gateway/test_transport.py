@@ -167,10 +167,19 @@ async def test_another_method_is_refused(http, method):
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
-async def test_an_unknown_route_is_told_without_a_key(served):
-    answer = await served.client(None).get("/nothing")
+@pytest.mark.parametrize("path", ["/nothing", "", "/", "/jobs/", "//jobs"])
+async def test_an_unknown_route_is_told_without_a_key(served, path):
+    address = f"http://127.0.0.1:{served.port}{PREFIX}{path}"
+
+    answer = await served.client(None).get(address)
 
     assert (answer.status_code, answer.json()["code"]) == (404, "no_such_route")
+
+
+async def test_what_only_begins_like_the_api_is_not_it(served):
+    answer = await served.client(None).get(f"http://127.0.0.1:{served.port}{PREFIX}s/jobs")
+
+    assert (answer.status_code, answer.headers["content-type"][:10]) == (404, "text/plain")
 
 
 async def test_a_request_keeps_its_id_or_gets_one(http):
