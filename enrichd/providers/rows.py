@@ -57,6 +57,14 @@ class ProviderRow:
         return self.credits_today / self.answered if self.answered else None
 
     @property
+    def credits_left(self) -> Decimal | None:
+        """Return what is left by the provider's own word: a number, or that there is nothing."""
+        state = self.standing
+        if state is not None and self.is_troubled and state.trouble == "exhausted":
+            return Decimal(0)
+        return state.credits_left if state is not None else None
+
+    @property
     def breaker(self) -> str:
         """Return the breaker's state in words."""
         state = self.standing
@@ -93,9 +101,7 @@ class ProviderRow:
             },
             "cacheHitRate": self.hit_rate,
             "costPerResult": None if per_result is None else amount(round(per_result, 4)),
-            "creditsLeft": amount(state.credits_left)
-            if state is not None and state.credits_left is not None
-            else None,
+            "creditsLeft": None if self.credits_left is None else amount(self.credits_left),
             "creditsSeenAt": iso(state.credits_seen_at) if state else None,
             "breaker": state.breaker if state else "closed",
             "breakerUntil": iso(state.open_until) if state else None,

@@ -254,6 +254,19 @@ def test_how_old_the_credits_are_is_shown_where_there_is_room(enrichctl, secrets
     assert "487  3m ago" in row
 
 
+def test_a_provider_that_says_its_credits_are_gone_has_none_left(enrichctl, secrets, db):
+    db.execute(
+        "insert into enrichment_provider_state"
+        " (provider_id, breaker, opened_at, opened_for, trouble, reason, credits_left)"
+        " values ('pdl', 'open', now(), '2 days', 'exhausted', 'pdl answered 402', 12)"
+    )
+
+    assert standing(enrichctl)["pdl"]["creditsLeft"] == 0
+    assert "pdl: no credits are left, tried again in 2d: pdl answered 402" in (
+        enrichctl("providers").stdout
+    )
+
+
 def test_a_budget_is_set_in_part_shown_and_taken_back(enrichctl, monkeypatch, secrets):
     monkeypatch.setenv("WORKSPACE_CREDITS_PER_DAY_MAX", "100")
     budget = ["providers", "budget", "-w", "acme"]

@@ -91,8 +91,7 @@ def render_rows(rows: Sequence[ProviderRow]) -> None:
     cells = []
     for row in rows:
         key = f"{row.key} …{row.hint}" if row.hint and is_wide else row.key
-        left = row.standing.credits_left if row.standing else None
-        each = row.cost_per_result
+        left, each = row.credits_left, row.cost_per_result
         shown = [
             row.provider_id,
             key,
