@@ -31,6 +31,9 @@ CAP_CHANGE: Final = 0.25
 # Another's word, or a breaker's, may have replaced ours.
 CAP_AGAIN_S: Final = 30.0
 LATENCY_WEIGHT: Final = 0.1
+# A run's time with a provider is the call's and this much of waiting for its permit: without it
+# each process has so few waiting that it asks for one or two permits at a time.
+PERMIT_WAIT_S: Final = 0.25
 POOLS_MAX: Final = 1000
 # A month's quota is no rate: a window this long is somebody else's number.
 WINDOW_S_MAX: Final = 7 * 86_400
@@ -222,7 +225,7 @@ class RateLimiter:
             return 0
         shortest = min(window.seconds for window in windows)
         rate = min(w.limit / w.seconds for w in windows if w.seconds == shortest)
-        return math.ceil(rate * latency_s * 1.5) + 1
+        return math.ceil(rate * (latency_s + PERMIT_WAIT_S) * 1.5) + 1
 
 
 def rows_of(windows: Mapping[str, Sequence[Window]], operation: Operation) -> list[WindowRow]:

@@ -27,9 +27,9 @@ BATCH: Final = 8
 # there is room but not plenty, just so that a burst goes together.
 GAP_S_MIN: Final = 0.02
 GAP_S_MAX: Final = 0.35
-GATHER_S: Final = 0.03
+GATHER_S: Final = 0.06
 # Moments in hand keep the first in line busy: the next ones are asked for when the last is so near.
-NEAR_S: Final = 0.1
+NEAR_S: Final = 0.03
 # From so many calls a second on, a batch has some to spare for those who come in the next moment.
 SPARE_FROM: Final = 10.0
 SPARE_S: Final = 0.25
@@ -391,7 +391,10 @@ class PermitPool:
             self._rate += (given / max(since_s, 0.01) - self._rate) / 4
             self._gap_s = min(max(BATCH / max(self._rate, 1.0), GAP_S_MIN), GAP_S_MAX)
         else:
-            self._gap_s = 0.0 if is_lease else GATHER_S
+            # Whoever asks before the next free moment is near gets no earlier one than if it waits
+            # until more have come.
+            left_s = self._clock.monotonic(taken.next_us) - time.monotonic() - NEAR_S
+            self._gap_s = 0.0 if is_lease else min(max(left_s, GATHER_S), GAP_S_MAX)
         softs: Iterator[int] = iter(())
         if self._is_short and taken.soft_us is not None:
             places = range(max(lacking - given, SOFT_BLOCK))

@@ -415,7 +415,7 @@ async def test_runs_in_flight_are_capped_by_rate_and_latency(limiter, conn):
     await limiter.observed("hunter", FIND, 0.4)
 
     cursor = await conn.execute("select inflight_cap from enrichment_provider_state")
-    assert await cursor.fetchone() == (7,)
+    assert await cursor.fetchone() == (11,)
 
 
 # The clock
