@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ import pytest
 from enrichd.store.database import Database
 from tests.api.conftest import a_body
 from tests.conftest import apply_migrations
+from tests.e2e.daemon import wait_for
 from tests.support import postgres
 from tests.support.keys import make_keys, text_of
 
@@ -40,6 +44,28 @@ def locked_jobs(dsn: str) -> Iterator[None]:
         conn.execute("lock table enrichment_jobs in access exclusive mode")
         yield
         conn.rollback()
+
+
+def until_waiting(dsn: str) -> None:
+    """Wait until somebody waits for the lock."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        wait_for(
+            lambda: conn.execute("select 1 from pg_locks where not granted").fetchone(),
+            what="nobody waits",
+        )
+
+
+def until_refused(port: int) -> None:
+    """Wait until nobody listens there any more."""
+
+    def is_refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    wait_for(is_refused, what="it listens on")
 
 
 def client_of(gateway, key: str = "key-a", **options) -> httpx.Client:
@@ -132,6 +158,35 @@ def test_a_wrong_certificate_stops_the_start_and_says_why(
     assert gateway.process.wait(timeout=10) == 78
     (event,) = gateway.events("gateway_not_listening")
     assert "API_TLS_CERT_FILE" in event["reason"]
+
+
+def test_a_request_under_way_is_answered_before_the_gateway_leaves(start_gateway, database_url):
+    prepared(database_url)
+    gateway = start_gateway(database_url)
+    answers: list[httpx.Response] = []
+    with client_of(gateway) as client:
+        assert client.get(JOBS).status_code == 200
+        with locked_jobs(database_url):
+            asking = threading.Thread(target=lambda: answers.append(client.get(JOBS)))
+            asking.start()
+            until_waiting(database_url)
+            gateway.process.send_signal(signal.SIGTERM)
+            # It takes nobody new: the sign that the order has arrived.
+            until_refused(gateway.port)
+        asking.join(timeout=10)
+
+    assert [answer.status_code for answer in answers] == [200]
+    assert gateway.process.wait(timeout=10) == 0
+
+
+def test_no_page_of_another_origin_may_ask_unless_it_is_configured(start_gateway, database_url):
+    prepared(database_url)
+    gateway = start_gateway(database_url)
+    with client_of(gateway) as client:
+        answer = client.get(JOBS, headers={"Origin": "https://app.example.com"})
+
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_postgresql_away_is_told_at_once_and_over_when_it_is_back(start_gateway, tmp_path):

@@ -27,6 +27,7 @@ from enrichd.domain.addresses import parse_networks
 
 LOOPBACK = parse_networks(["127.0.0.0/8", "::1/128"])
 HUGE_BYTES = 10 * 1024**3
+BOMB = gzip.compress(bytes(10_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ class Receivers:
                 request.transport.abort()
                 return web.Response()
             case "bomb":
-                body = gzip.compress(bytes(50_000_000))
-                return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+                return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
             case "odd":
                 return web.Response(body=b"a\x00b\x1b[31mc\xff\xc2\x9bd\r\ne")
             case _:

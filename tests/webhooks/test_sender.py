@@ -10,7 +10,7 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
 
-from enrichd.webhooks.sender import Sender, cleaned, retry_after_s
+from enrichd.webhooks.sender import Answer, Sender, cleaned, retry_after_s
 from enrichd.webhooks.signing import key_of, new_secret
 from enrichd.webhooks.targets import Guard
 from tests.support.receivers import LOOPBACK, Receivers
@@ -115,6 +115,13 @@ async def test_an_answer_is_kept_without_control_characters(sender, receivers):
     answer = await post(sender, receivers.url("/odd"))
 
     assert answer.text == "a\ufffdb\ufffd[31mc\ufffd\ufffdd\ne"
+
+
+@pytest.mark.parametrize(
+    ("status", "asks"), [(429, True), (502, True), (504, True), (500, False), (503, False)]
+)
+def test_who_is_overloaded_says_so_by_the_status(status, asks):
+    assert Answer(status, None, 0.1, f"http_{status}").asks_for_less is asks
 
 
 async def test_retry_after_is_told(sender, receivers):
