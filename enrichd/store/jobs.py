@@ -72,6 +72,8 @@ RECORDING: LiteralString = f"""
                result = coalesce(ended.result::jsonb, job.result),
                error = case when ended.status = 'completed' then null
                             else coalesce(ended.error::jsonb, job.error) end,
+               progress_done = case when ended.status = 'completed' then job.progress_total
+                                    else job.progress_done end,
                worker_id = case when ended.delay_s is null then job.worker_id end,
                scheduled_at = case when ended.status in ('scheduled', 'waiting')
                                    then now() + make_interval(secs => ended.delay_s)

@@ -7,7 +7,8 @@ import pytest
 from enrichd.store import items, job_moves
 from enrichd.store.database import Database
 from enrichd.store.items import Item, NewItem
-from tests.support.factories import a_job, a_worker, columns_of, counted
+from enrichd.store.jobs import Ended
+from tests.support.factories import a_job, a_worker, claim, columns_of, counted
 
 pytestmark = pytest.mark.queue
 
@@ -127,3 +128,15 @@ async def test_progress_is_written_for_runs_that_own_their_job(conn):
         for row in [await columns_of(conn, job.id) for job in (mine, stale, other)]
     ]
     assert done == [(3, 10), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize(("status", "done"), [("completed", 10), ("failed", 7)])
+async def test_a_job_that_completes_has_done_all_of_it(conn, status, done):
+    worker = await a_worker(conn)
+    job = await a_job(conn, status="processing", worker_id=worker.id)
+    await items.progress(conn, worker_id=worker.id, rows=[(str(job.id), 1, 7, 10)])
+
+    await claim(conn, worker.id, ended=[Ended(str(job.id), 1, status, status)])
+
+    row = await columns_of(conn, job.id)
+    assert (row["status"], row["progress_done"], row["progress_total"]) == (status, done, 10)
