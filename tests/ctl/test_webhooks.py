@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
+from standardwebhooks import Webhook as Verifier
 
 from enrichd.webhooks.signing import key_of
+from tests.e2e.linked import LinkedChild
 
 URL = "https://93.184.216.34/hook"
 
@@ -205,3 +211,47 @@ def test_a_test_that_nobody_sends_says_so(enrichctl, an_endpoint):
 
     assert ended.exit_code == 1
     assert "is enrichd running?" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "words"), [(204, 0, "taken with 204"), (500, 1, "not taken: http_500")]
+)
+def test_a_test_event_goes_out_and_its_answer_is_told(
+    enrichctl, database_url, monkeypatch, tmp_path, status, exit_code, words
+):
+    monkeypatch.setenv("WEBHOOK_ALLOWED_NETWORKS", "127.0.0.0/8")
+    with a_receiver(status) as (port, got):
+        url = f"http://127.0.0.1:{port}/hook"
+        endpoint = enrichctl("webhooks", "add", url, "--json").document
+        allowed = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8", "HEALTH_CHECK_PORT": "1"}
+        with LinkedChild("housekeeper", database_url, tmp_path, **allowed):
+            ended = enrichctl("webhooks", "test", endpoint["id"])
+
+    assert (ended.exit_code, words in ended.stdout) == (exit_code, True), ended.stdout
+    assert len(got) == 1
+    assert Verifier(endpoint["secret"]).verify(*got[0])["type"] == "endpoint.test"
+
+
+@contextlib.contextmanager
+def a_receiver(status):
+    """Give the port of a receiver that answers with a status, and what it got."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            got.append((body, {name.lower(): value for name, value in self.headers.items()}))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, got
+        finally:
+            server.shutdown()
+            thread.join()
