@@ -474,16 +474,35 @@ def test_the_tests_own_server_clones_a_template_and_goes(folder: Path) -> None:
 
     with postgres.throw_away_server(folder / "run") as server:
         template = postgres.create_template(server.dsn, migrate)
-        clones = [postgres.clone_database(server.dsn, template) for _ in range(2)]
-        assert len(set(clones)) == 2
-        with psycopg.connect(clones[0], autocommit=True) as conn:
+        clones = postgres.Clones(server.dsn, template)
+        taken = [clones.take() for _ in range(3)]
+        assert len(set(taken)) == 3
+        with psycopg.connect(taken[0], autocommit=True) as conn:
             assert conn.execute("select answer from kept").fetchone() == (42,)
-            postgres.drop_database(server.dsn, clones[0])
-        postgres.drop_database(server.dsn, clones[1])
+            clones.drop(taken[0])
+        for dsn in taken[1:]:
+            clones.drop(dsn)
+        clones.close()
         postgres.drop_database(server.dsn, template)
         databases = query(server, "select count(*) from pg_database where datname like 'enrichd_%'")
         assert databases == 0
     assert not (folder / "run").exists()
+
+
+def test_what_killed_test_runs_left_in_memory_is_removed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(postgres, "MEMORY", tmp_path)
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    pids = {"mine": gone.pid, "killed": gone.pid, "running": os.getpid()}
+    for name, pid in pids.items():
+        (data := tmp_path / f"enrichd-tests-{name}" / "data").mkdir(parents=True)
+        (data / "postmaster.pid").write_text(f"{pid}\n{data}\n")
+    (tmp_path / "enrichd-tests-unmade").mkdir()
+
+    postgres.remove_left_behind(tmp_path / "enrichd-tests-mine")
+
+    left = {path.name.removeprefix("enrichd-tests-") for path in tmp_path.iterdir()}
+    assert left == {"mine", "running"}
 
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")

@@ -67,7 +67,7 @@ def debian_server(folder: Path, binaries: Path) -> Iterator[str]:
 def throw_away_server(folder: Path, binaries: Path | None = None) -> Iterator[EmbeddedServer]:
     """Start or join a fast server without durability; its last user removes the folder."""
     with _turn(folder):
-        _remove_left_behind(folder)
+        remove_left_behind(folder)
         server = embedded.start(folder / "data", settings=THROW_AWAY, binaries=binaries)
     try:
         yield server
@@ -87,7 +87,7 @@ def server_folder(run_id: str) -> Path:
     return (MEMORY if has_room else Path(tempfile.gettempdir())) / f"{PREFIX}{run_id}"
 
 
-def _remove_left_behind(folder: Path) -> None:
+def remove_left_behind(folder: Path) -> None:
     """Remove what runs that were killed left in memory beside a folder."""
     if folder.parent == MEMORY:
         for other in MEMORY.glob(f"{PREFIX}*/"):
