@@ -107,7 +107,11 @@ async def connect(dsn: str, *, name: str = "enrichd", is_pooler: bool = False) -
             given, autocommit=True, prepare_threshold=None if is_pooler else 0
         )
         if not is_pooler:
-            await conn.execute("set jit = off", prepare=False)
+            try:
+                await conn.execute("set jit = off", prepare=False)
+            except BaseException:
+                await conn.close()
+                raise
         return conn
 
 

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import sql
+from psycopg import AsyncCursor, sql
 
 from enrichd.store.database import Connection
 
@@ -90,7 +90,7 @@ async def ask_prepared(
     cursor = await conn.execute(text.encode(), prepare=False)
     found = []
     while True:
-        rows = await cursor.fetchall() if cursor.description else []
+        rows = await cursor.fetchall() if has_rows(cursor) else []
         found.append(Done(rows, cursor.rowcount))
         if not cursor.nextset():
             break
@@ -106,9 +106,14 @@ async def ask_one_by_one(
     found = []
     for statement, values in questions:
         cursor = await conn.execute(statement.statement, values)
-        found.append(Done(await cursor.fetchall() if cursor.description else [], cursor.rowcount))
+        found.append(Done(await cursor.fetchall() if has_rows(cursor) else [], cursor.rowcount))
     await conn.execute("commit", prepare=False)
     return found
+
+
+def has_rows(cursor: AsyncCursor[Any]) -> bool:
+    """Say whether a statement returns rows; the cursor's description is made anew at each look."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 async def prepare(conn: Connection, statements: Iterable[Prepared]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import LiteralString
@@ -24,6 +24,7 @@ from enrichd.errors import Unavailable
 from enrichd.store import one_trip
 from enrichd.store.database import Connection, Database, first_line
 from enrichd.store.one_trip import Done, Question
+from enrichd.store.shared_trips import SharedTrips
 
 WAIT_S = 5.0
 """How long a caller waits for a connection, and then for all that it does in its transaction."""
@@ -46,6 +47,7 @@ class Tenants:
         self._all = [database.sibling(f"api {number}") for number in range(1, size + 1)]
         self._free = self._all.copy()
         """The last one used is the next: the others may be closed by who thinks them idle."""
+        self._trips = SharedTrips(lend=self._lent, ask=ask)
 
     @asynccontextmanager
     async def of(self, workspace_id: str) -> AsyncIterator[Connection]:
@@ -67,17 +69,11 @@ class Tenants:
             await conn.execute("commit", prepare=False)
 
     async def ask(self, workspace_id: str, *questions: Question) -> list[Done]:
-        """Return what a few statements give in a transaction of a workspace, in one trip.
+        """Return what a few quick statements give in a transaction of a workspace, in one trip.
 
-        Raises Unavailable as `of` does.
+        Others of the workspace may share the transaction. Raises Unavailable as `of` does.
         """
-        async with self._lent() as conn:
-            try:
-                with needing_role():
-                    return await one_trip.ask(conn, entering(workspace_id), questions)
-            except BaseException:
-                await roll_back(conn)
-                raise
+        return await self._trips.ask(workspace_id, questions)
 
     @asynccontextmanager
     async def of_nobody(self) -> AsyncIterator[Connection]:
@@ -116,8 +112,19 @@ class Tenants:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._trips.close()
         for one in self._all:
             await one.close()
+
+
+async def ask(conn: Connection, workspace_id: str, questions: Sequence[Question]) -> list[Done]:
+    """Run statements in a transaction of a workspace, rolled back after an error."""
+    try:
+        with needing_role():
+            return await one_trip.ask(conn, entering(workspace_id), questions)
+    except BaseException:
+        await roll_back(conn)
+        raise
 
 
 @contextmanager
