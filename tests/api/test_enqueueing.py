@@ -103,11 +103,23 @@ async def test_a_repeated_array_adds_nothing(http, conn):
     ]
 
 
-async def test_one_wrong_job_of_an_array_keeps_all_out(http, conn):
-    answer = await http.post("/jobs", json=[a_body(), a_body(payload={"emails": []})])
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"payload": {"emails": []}}, "777.payload.emails"),
+        ({"priority": 9}, "777.priority"),
+        ({"type": "nonsense"}, "777.type"),
+        ({"scheduledAt": "2030-01-01T00:00:00"}, "777.scheduledAt"),
+    ],
+)
+async def test_one_wrong_job_of_a_thousand_keeps_all_out(http, conn, wrong, path):
+    jobs = [a_body() for _ in range(1000)]
+    jobs[777] = a_body(**wrong)
+
+    answer = await http.post("/jobs", json=jobs)
 
     assert answer.status_code == 422
-    assert [part["path"] for part in answer.json()["errors"]] == ["1.payload.emails"]
+    assert [part["path"] for part in answer.json()["errors"]] == [path]
     assert await counted(conn, "enrichment_jobs") == 0
 
 

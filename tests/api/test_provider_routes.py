@@ -52,6 +52,16 @@ async def test_a_dry_run_of_many_adds_them_up(http, conn):
     assert await counted(conn, "enrichment_jobs") == 0
 
 
+async def test_a_dry_run_uses_up_no_idempotency_key(http, conn):
+    headers = {"Idempotency-Key": "order-1"}
+
+    dry = await http.post("/jobs", params={"dryRun": "true"}, json=LEAD, headers=headers)
+    wet = await http.post("/jobs", json=a_body(), headers=headers)
+
+    assert (dry.status_code, wet.status_code) == (200, 201)
+    assert await counted(conn, "enrichment_jobs") == 1
+
+
 async def test_a_dry_run_refuses_what_enqueue_refuses(http):
     wrong = {**LEAD, "payload": {"leadId": "1", "colour": "red"}}
 
