@@ -36,6 +36,7 @@ from enrichd.providers.callbacks import (
 from enrichd.providers.keyring import credential_of, opened
 from enrichd.settings.providers import normal_id
 from enrichd.store import incoming, job_moves
+from enrichd.store.changes import Moved
 from enrichd.store.database import Connection
 from enrichd.store.json_text import dumps
 from enrichd.store.sealing import Unreadable
@@ -120,10 +121,10 @@ def bounded(call: Call) -> bytes:
 
 async def by_token(call: Call, token: str, body: bytes) -> Answer:
     """Take what was posted to an address that only the provider knows."""
-    receipt = await in_transaction(call, lambda conn: receive_in(conn, token, body))
+    receipt, resumed = await in_transaction(call, lambda conn: receive_in(conn, token, body))
     if receipt is Receipt.UNKNOWN:
         raise unproved()
-    return await received(call, receipt)
+    return await received(call, receipt, resumed)
 
 
 # By a signature.
@@ -153,12 +154,12 @@ async def by_signature(call: Call, provider: str, body: bytes) -> Answer:
     # What one workspace signs must not be taken for what came to another.
     source = credential_of(provider_id, workspace_id) if workspace_id else provider_id
 
-    async def keep(conn: Connection) -> Receipt:
+    async def keep(conn: Connection) -> tuple[Receipt, Moved]:
         if not await incoming.is_first(conn, source=source, event_id=event_id):
-            return Receipt.DUPLICATE
+            return Receipt.DUPLICATE, []
         return await receive_in(conn, (provider_id, request_id), body, workspace_id=workspace_id)
 
-    return await received(call, await in_transaction(call, keep))
+    return await received(call, *await in_transaction(call, keep))
 
 
 def secrets_of(call: Call, provider_id: str, way: proofs.Way) -> tuple[str, ...]:
@@ -198,18 +199,22 @@ def unproved() -> Problem:
     return Problem(401, "bad_signature", UNPROVED)
 
 
-async def received(call: Call, receipt: Receipt) -> Answer:
-    """Answer what was taken, and wake a worker for a job that goes on."""
+async def received(call: Call, receipt: Receipt, resumed: Moved) -> Answer:
+    """Answer what was taken; wake a worker for jobs that go on, and tell who listens."""
     metrics.webhook_came_in(str(receipt))
+    for workspace_id, job_id in resumed:
+        note_changed(call, (job_id,), workspace_id=workspace_id)
     if receipt is Receipt.RESUMED:
         await call.api.hints.tell(1)
     return json_response({"receipt": str(receipt)}, 202)
 
 
-async def in_transaction(call: Call, work: Callable[[Connection], Awaitable[Receipt]]) -> Receipt:
+async def in_transaction(
+    call: Call, work: Callable[[Connection], Awaitable[tuple[Receipt, Moved]]]
+) -> tuple[Receipt, Moved]:
     """Do it with the daemon's own rights: whose job it is for only the provider's word says."""
 
-    async def whole(conn: Connection) -> Receipt:
+    async def whole(conn: Connection) -> tuple[Receipt, Moved]:
         async with conn.transaction():
             return await work(conn)
 
@@ -254,9 +259,9 @@ async def by_key(call: Call, body: bytes) -> Answer:
         return Receipt.RESUMED
 
     receipt = await in_workspace(own, resume)
-    if receipt is Receipt.RESUMED:
-        note_changed(own, (str(told.job_id),))
-    answer = await received(call, receipt)
+    is_resumed = receipt is Receipt.RESUMED
+    resumed = [(own.workspace_id, str(told.job_id))] if is_resumed else []
+    answer = await received(call, receipt, resumed)
     answer.headers |= headers
     return answer
 

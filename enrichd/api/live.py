@@ -237,11 +237,14 @@ class Subscription:
         return bytes(piece)
 
 
-def note_changed(call: Call, job_ids: Iterable[object]) -> None:
-    """Tell who listens that jobs of the caller's workspace changed; call it after the commit."""
+def note_changed(call: Call, job_ids: Iterable[object], *, workspace_id: str | None = None) -> None:
+    """Tell who listens that jobs changed, of the caller's workspace if of no other.
+
+    Call it after the commit.
+    """
     changes = call.api.parts.get(CHANGES)
     if changes is not None:
-        changes.note(call.workspace_id, map(str, job_ids))
+        changes.note(workspace_id or call.workspace_id, map(str, job_ids))
 
 
 class EventHub(Protocol):

@@ -17,6 +17,7 @@ from uuid import UUID
 from enrichd.logs import get_logger
 from enrichd.providers.operations import Operation
 from enrichd.store import callbacks, job_moves, provider_keys
+from enrichd.store.changes import Moved
 from enrichd.store.database import Connection, Database, storing
 from enrichd.store.provider_keys import ProviderKey
 
@@ -148,33 +149,40 @@ async def receive_callback(database: Database, key: str | ByRequest, body: bytes
     adapter's business, and hostile text may cost no more than its own job. Raises Unavailable.
     """
     async with database.transaction() as conn:
-        return await receive_in(conn, key, body)
+        return (await receive_in(conn, key, body))[0]
 
 
 async def receive_in(
     conn: Connection, key: str | ByRequest, body: bytes, *, workspace_id: str | None = None
-) -> Receipt:
-    """Do the same inside the caller's transaction; with a workspace, for its own jobs alone."""
+) -> tuple[Receipt, Moved]:
+    """Do the same inside the caller's transaction; return what was resumed, too.
+
+    With a workspace it is for that one's jobs alone.
+    """
     if len(body) > BODY_BYTES_MAX:
-        return Receipt.TOO_LARGE
+        return Receipt.TOO_LARGE, []
     if isinstance(key, str) and not (key.isascii() and 0 < len(key) <= TOKEN_LENGTH_MAX):
-        return Receipt.UNKNOWN
+        return Receipt.UNKNOWN, []
     answer = as_text(body)
-    job_ids = await storing(lambda: _keep(conn, key, answer, workspace_id))
-    if job_ids:
-        resumed = [await job_moves.resume(conn, job_id=job_id) for job_id in sorted(set(job_ids))]
-        receipt = Receipt.RESUMED if any(resumed) else Receipt.KEPT
+    answered = await storing(lambda: _keep(conn, key, answer, workspace_id))
+    resumed = [
+        job
+        for job in sorted(set(answered), key=lambda job: job[1])
+        if await job_moves.resume(conn, job_id=UUID(job[1]))
+    ]
+    if answered:
+        receipt = Receipt.RESUMED if resumed else Receipt.KEPT
     elif workspace_id is not None:
         receipt = Receipt.DUPLICATE  # Its request is known, so this was answered, or given up.
     else:
         receipt = await _no_news(conn, key, answer)
     log.info("callback_received", receipt=str(receipt), size_bytes=len(body))
-    return receipt
+    return receipt, resumed
 
 
 async def _keep(
     conn: Connection, key: str | ByRequest, answer: str, workspace_id: str | None
-) -> list[UUID]:
+) -> Moved:
     if isinstance(key, str):
         return await callbacks.receive(conn, token_hash=hash_of(key), answer=answer)
     provider_id, request_id = key[0], _request_id(key)

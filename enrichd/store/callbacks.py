@@ -179,7 +179,7 @@ RECEIVE: LiteralString = """
        set state = 'received', answer = %(answer)s, received_at = now()
      where token_hash = %(token_hash)s
        and state = 'asked'
-    returning job_id
+    returning workspace_id, job_id::text
 """
 
 RECEIVE_BY_REQUEST: LiteralString = """
@@ -189,14 +189,14 @@ RECEIVE_BY_REQUEST: LiteralString = """
        and request_id = %(request_id)s
        and (%(workspace_id)s::text is null or workspace_id = %(workspace_id)s)
        and state = 'asked'
-    returning job_id
+    returning workspace_id, job_id::text
 """
 
 
-async def receive(conn: Connection, *, token_hash: bytes, answer: str) -> list[UUID]:
-    """Keep what was called back; return whose job it is for, nobody's if it is no news."""
+async def receive(conn: Connection, *, token_hash: bytes, answer: str) -> Moved:
+    """Keep what was called back; return the job it is for, nobody's if it is no news."""
     cursor = await conn.execute(RECEIVE, {"token_hash": token_hash, "answer": answer})
-    return [job_id async for (job_id,) in cursor]
+    return await cursor.fetchall()
 
 
 async def receive_by_request(
@@ -206,7 +206,7 @@ async def receive_by_request(
     request_id: str,
     answer: str,
     workspace_id: str | None = None,
-) -> list[UUID]:
+) -> Moved:
     """Do the same for a provider that names its request in place of a token.
 
     With a workspace only its own jobs are answered. Call it in a transaction, which `keep_early`
@@ -219,7 +219,7 @@ async def receive_by_request(
         "answer": answer,
         "workspace_id": workspace_id,
     }
-    return [job_id async for (job_id,) in await conn.execute(RECEIVE_BY_REQUEST, values)]
+    return await (await conn.execute(RECEIVE_BY_REQUEST, values)).fetchall()
 
 
 STATE: LiteralString = """

@@ -456,14 +456,23 @@ async def test_an_event_with_an_idempotency_key_counts_once(api, conn):
     assert await counted(conn, "enrichment_incoming_events") == 1
 
 
-async def test_who_listens_is_told_of_a_resumed_job(api, conn, database_url):
-    job = await a_job(conn, workspace_id="team-a", status="waiting", attempts=1)
+@pytest.mark.parametrize("way", ["key", "token", "signature"])
+async def test_who_listens_is_told_of_a_resumed_job(api, conn, database_url, way):
+    job_id, token = await a_parked_job(conn, database_url)
     teller = Changes(Database(database_url, name="test teller"))
     api.api.parts["changes"] = teller
+    http, body = api.client(None), body_for()
 
-    await api.client("key-a").post("/webhook", json={"jobId": str(job.id), "event": "x"})
+    match way:
+        case "key":
+            await api.client("key-a").post("/webhook", json={"jobId": str(job_id), "event": "x"})
+        case "token":
+            await http.post(f"/webhook/{token}", content=body)
+        case "signature":
+            path = "/webhook?provider=clearbit"
+            await http.post(path, content=body, headers=clearbit(body))
 
-    assert teller._untold == {"team-a": {str(job.id): None}}
+    assert teller._untold == {"team-a": {str(job_id): None}}
     await teller.close()
 
 
