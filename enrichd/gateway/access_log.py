@@ -11,6 +11,7 @@ from typing import Literal
 from aiohttp import web
 
 from enrichd.api.messages import Answer, Response
+from enrichd.gateway.clients import client_of
 from enrichd.logs import get_logger
 
 PATH_CHARS_MAX = 200
@@ -36,7 +37,7 @@ class AccessLog:
             "route": answer.route,
             "status": answer.status,
             "took_ms": round(took_s * 1000, 1),
-            "client": incoming.remote or "",
+            "client": client_of(incoming),
             "request_id": answer.headers.get("X-Request-Id", ""),
         }
         if answer.key_id:

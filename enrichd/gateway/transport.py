@@ -35,6 +35,7 @@ from enrichd.api.process import close_runs
 from enrichd.api.routing import PREFIX
 from enrichd.errors import EnrichdError
 from enrichd.gateway.access_log import AccessLog
+from enrichd.gateway.clients import client_of
 from enrichd.gateway.connections import connection_of
 from enrichd.gateway.server import ROUTE, application
 from enrichd.logs import get_logger
@@ -135,7 +136,7 @@ async def request_of(incoming: web.Request) -> Request | Answer:
         query,
         {name.lower(): value for name, value in incoming.headers.items()},
         body,
-        incoming.remote or "",
+        client_of(incoming),
     )
 
 
