@@ -50,6 +50,9 @@ HITS_S: Final = 5.0
 """How often the hits that were counted here are written."""
 FREED_MAX: Final = 1000
 
+UNKNOWN: Final = Skipped("unknown")
+"""There is no answer, for those who may not ask."""
+
 log = get_logger("answers")
 
 
@@ -108,13 +111,13 @@ class Answers:
         )
 
     async def claim(
-        self, question: Question, *, wait_s: float | None = None
+        self, question: Question, *, may_ask: bool = True, wait_s: float | None = None
     ) -> Found | PersonSuppressed | Pending | Skipped | Lease | None:
         """Return the kept answer, or why the question may not be put, or the lease to put it.
 
         Waits while somebody else asks the same, and returns None when that takes longer than
-        `wait_s`, or than this process's bound. Pending: it is still to come, to another job. Raises
-        Unavailable.
+        `wait_s`, or than this process's bound. Pending: it is still to come, to another job.
+        UNKNOWN: there is none, and not `may_ask`; nothing was written then. Raises Unavailable.
         """
         place = (question.workspace_id, question.key)
         deadline = time.monotonic() + (self._wait_s_max if wait_s is None else wait_s)
@@ -133,7 +136,7 @@ class Answers:
         self._under_way[place] = asyncio.Event()
         claimed: Found | PersonSuppressed | Pending | Skipped | Lease | None = None
         try:
-            claimed = await self._begin(question, deadline)
+            claimed = await self._begin(question, deadline, may_ask=may_ask)
         finally:
             if not isinstance(claimed, Lease):
                 self._leave(question)
@@ -199,7 +202,7 @@ class Answers:
     # What PostgreSQL knows.
 
     async def _begin(
-        self, question: Question, deadline: float
+        self, question: Question, deadline: float, *, may_ask: bool
     ) -> Found | PersonSuppressed | Pending | Skipped | Lease | None:
         beginning = Beginning(
             call_id=uuid7(),
@@ -211,6 +214,7 @@ class Answers:
             operation=question.operation,
             credits=question.credits,
             job_cap=question.job_cap,
+            may_ask=may_ask,
         )
         pause_s = POLL_S_MIN
         while True:
@@ -231,6 +235,8 @@ class Answers:
                     # One of each process polls; those behind it are woken by it.
                     await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
                     pause_s = min(pause_s * 1.5, POLL_S_MAX)
+                case "unknown":
+                    return UNKNOWN
                 case reason:
                     return Skipped(reason)
 

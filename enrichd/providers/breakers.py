@@ -66,13 +66,23 @@ class Breakers:
         Whoever is let in reports how it ended. `paused` is a breaker that a person opened. Costs a
         round trip once a second and for a probe. Raises Unavailable if nothing was known for long.
         """
+        if reason := await self.refusal(credential):
+            return reason
+        state = self._states.get(credential)
+        if state is None or state.breaker == "closed" or await self._begin_probe(credential):
+            return None
+        return _refusal_of(state)
+
+    async def refusal(self, credential: str) -> str | None:
+        """Return why no call may be made, as `allows` does, or None; a probe is left to others.
+
+        So that nothing is set aside for a call that will not be made.
+        """
         await self._look()
         state = self._states.get(credential)
-        if state is None or state.breaker == "closed":
+        if state is None or state.breaker == "closed" or self._is_due(state):
             return None
-        if self._is_due(state) and await self._begin_probe(credential):
-            return None
-        return PAUSED if state.is_set_by_hand else BREAKER_OPEN
+        return _refusal_of(state)
 
     def again_s(self, credential: str) -> float | None:
         """Return when a breaker that did not let a call in may be probed; None if nobody knows."""
@@ -258,6 +268,10 @@ class Breakers:
         self._forget_view()
         if is_opened:
             log.warning("breaker_opened", provider=credential, open_s=open_s, reason=reason)
+
+
+def _refusal_of(state: BreakerState) -> str:
+    return PAUSED if state.is_set_by_hand else BREAKER_OPEN
 
 
 def call_ended(provider: str, answer: Found | Pending | ProviderError, seconds: float) -> None:

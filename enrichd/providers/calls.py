@@ -23,7 +23,7 @@ from enrichd.errors import (
     ProviderError,
     ProviderThrottled,
 )
-from enrichd.providers.answers import Lease
+from enrichd.providers.answers import UNKNOWN, Lease
 from enrichd.providers.attempts import Answer, Attempt, report, timed
 from enrichd.providers.base import (
     REGISTERED,
@@ -113,7 +113,10 @@ class Calls:
         if shared is None or provider_id == BUILTIN:
             return await self._ask_alone(source, operation, query)
         question = self._question(source, operation, query)
-        claimed = await shared.answers.claim(question)
+        refused = await self._refused(shared, source)
+        claimed = await shared.answers.claim(question, may_ask=refused is None)
+        if claimed is UNKNOWN and refused is not None:
+            return refused
         if isinstance(claimed, Lease):
             asked = await self._put(shared, source, claimed, query, want_callback=want_callback)
             return self._priced(question, asked)
@@ -256,8 +259,7 @@ class Calls:
         `counted` is the operation whose limits it falls under.
         """
         if reason := await shared.breakers.allows(source.credential):
-            again_s = shared.breakers.again_s(source.credential)
-            return Skipped(reason, _passing(source.provider_id, reason, again_s))
+            return _skipped(shared, source, reason)
         try:
             await shared.limiter.take(
                 source.credential,
@@ -278,6 +280,11 @@ class Calls:
         shared.credits_left.hear(source.credential, source.adapter, answer)
         return answer
 
+    async def _refused(self, shared: Shared, source: Source) -> Skipped | None:
+        """Return why the provider is not asked now: only an answer that is kept is to be had."""
+        reason = await shared.breakers.refusal(source.credential)
+        return _skipped(shared, source, reason) if reason else None
+
     async def _claim_all(
         self,
         shared: Shared,
@@ -296,8 +303,11 @@ class Calls:
             question = self._question(source, operation, query)
             # Not waiting for others: they may be waiting for us. And an answer that is still to
             # come is no matter for a bulk call.
-            claimed = await shared.answers.claim(question, wait_s=0.0)
-            if isinstance(claimed, Lease) and claimed.pending is None:
+            refused = await self._refused(shared, source)
+            claimed = await shared.answers.claim(question, may_ask=refused is None, wait_s=0.0)
+            if claimed is UNKNOWN and refused is not None:
+                asked[place] = refused
+            elif isinstance(claimed, Lease) and claimed.pending is None:
                 leased.append((place, claimed))
             elif isinstance(claimed, Lease):
                 shared.answers.leave(claimed)
@@ -335,6 +345,11 @@ def _reason_against(adapter: Provider, operation: Operation, query: Lead) -> str
     if operation is Operation.ENRICH_COMPANY and query.domain and is_free_mail(query.domain):
         return "free_mail_domain"
     return adapter.can_answer(operation, query)
+
+
+def _skipped(shared: Shared, source: Source, reason: str) -> Skipped:
+    again_s = shared.breakers.again_s(source.credential)
+    return Skipped(reason, _passing(source.provider_id, reason, again_s))
 
 
 def _passing(name: str, reason: str, again_s: float | None) -> ProviderError | None:

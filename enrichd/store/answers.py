@@ -33,6 +33,8 @@ class Beginning:
     """The most that it may cost."""
     job_cap: Decimal | None
     """The most that the whole job may cost; None: any amount."""
+    may_ask: bool = True
+    """Whether the lease is wanted, or only an answer that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ class Verdict:
     """What PostgreSQL says to a question."""
 
     word: str
-    """`found`, `noMatch`, `suppressed`, `go`, `wait`, `pending`, `resume` or `would_exceed_…`."""
+    """`found`, `noMatch`, `suppressed`, `go`, `wait`, `pending`, `resume` or `would_exceed_…`.
+
+    `unknown` where only an answer was wanted and there is none.
+    """
     call_id: UUID | None = None
     """The call under way, where there is one."""
     answer: str | None = None
@@ -81,7 +86,7 @@ BEGIN: LiteralString = """
                %(keys)s::bytea[], %(providers)s::text[], %(operations)s::text[],
                %(credits)s::numeric[], %(job_caps)s::numeric[], %(day_cap)s::numeric,
                %(workspace_day_cap)s::numeric, %(workspace_month_cap)s::numeric,
-               %(lease_s)s::float8)
+               %(lease_s)s::float8, %(may_ask)s::boolean[])
 """
 
 
@@ -109,6 +114,7 @@ async def begin(
             "providers": text_array([one.provider_id for one in beginnings]),
             "operations": text_array([one.operation for one in beginnings]),
             "credits": plain_array([one.credits for one in beginnings]),
+            "may_ask": [one.may_ask for one in beginnings],
             "job_caps": plain_array([one.job_cap for one in beginnings]),
             "day_cap": day_cap,
             "workspace_day_cap": workspace_day_cap,

@@ -260,6 +260,34 @@ async def test_after_a_denied_key_nobody_asks_and_nothing_is_held(database_url, 
     assert (await books(database))["day"] == (0, 0)
 
 
+async def test_while_a_breaker_is_open_kept_answers_are_had_and_nothing_is_set_aside(
+    database_url, bulky
+):
+    source = CountingProvider()
+    async with sharing_providers(database_url, source, bulky) as providers:
+        assert providers.shared is not None
+        answers = providers.shared.answers
+        for name, operation in (("counting", PERSON), ("bulky", COMPANY)):
+            run = calls_of(providers)
+            await run.ask(name, operation, lead(email="ada@acme.com", domain="acme.com"))
+            denied = ProviderDenied("no", provider=name)
+            await providers.shared.breakers.report(name, denied)
+        before = answers.ends.items
+
+        kept = await calls_of(providers).ask("counting", PERSON, lead())
+        unknown = await calls_of(providers).ask("counting", PERSON, lead(email="eve@acme.com"))
+        many = await calls_of(providers).ask_many(
+            "bulky", COMPANY, [lead(domain="acme.com"), lead(domain="other.com")]
+        )
+
+    assert isinstance(kept, Found)
+    assert unknown == Skipped("breaker_open")
+    assert [isinstance(answer, Found) for answer in many] == [True, False]
+    assert many[1] == Skipped("breaker_open")
+    assert answers.ends.items == before
+    assert len(source.asked) == 1
+
+
 async def test_a_quota_that_ends_in_the_middle_of_a_batch_leaves_the_rest_unasked(
     database_url, database
 ):

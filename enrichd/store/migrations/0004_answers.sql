@@ -174,7 +174,8 @@ create function enrichment_begin_calls(
     in_day_cap             numeric,
     in_workspace_day_cap   numeric,
     in_workspace_month_cap numeric,
-    in_lease_s             double precision
+    in_lease_s             double precision,
+    in_may_ask             boolean[]
 ) returns table (
     place      integer,
     verdict    text,
@@ -213,7 +214,13 @@ begin
             on kept.workspace_id = asked.workspace and kept.cache_key = asked.key
     loop
         if question.state in ('free', 'orphaned') then
-            open := open || question.place::integer;
+            if in_may_ask[question.place] then
+                open := open || question.place::integer;
+            else
+                place := question.place;
+                verdict := 'unknown';
+                return next;
+            end if;
             continue;
         end if;
         place := question.place;
