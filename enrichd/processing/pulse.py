@@ -21,7 +21,7 @@ from enrichd.handlers.registry import HANDLERS
 from enrichd.logs import get_logger
 from enrichd.processing.pauses import backoff
 from enrichd.store import workers
-from enrichd.store.database import Database
+from enrichd.store.database import RACES, Database, first_line
 
 # After a missed heartbeat the next try comes soon: what is left of the timeout is short.
 MISSED_PAUSE_S = 0.5
@@ -77,7 +77,7 @@ class Pulse:
 
     async def leave(self) -> None:
         """Remove the row. Away with PostgreSQL, it goes stale and its jobs are rescued."""
-        with suppress(Unavailable, TimeoutError):
+        with suppress(Unavailable, TimeoutError, *RACES):
             async with asyncio.timeout(self._timeout_s / 3), self._database.connection() as conn:
                 await workers.delete(conn, worker_id=self._vitals().worker_id)
 
@@ -104,6 +104,8 @@ class Pulse:
         except TimeoutError:
             await self._database.reset()
             raise Unavailable("the heartbeat took too long") from None
+        except RACES as error:  # A migration locks the tables in its own order.
+            raise Unavailable(f"the heartbeat lost a race: {first_line(error)}") from error
 
     async def run(
         self,

@@ -52,6 +52,7 @@ LEFT_OUT = {
         "tests/processing/test_floors.py::test_a_job_that_a_slow_transaction_put_below_the_floor_is_run_soon",
         "tests/processing/test_processor.py::test_a_heartbeat_that_hangs_stops_the_runs_before_others_may_have_them",
         "tests/processing/test_processor.py::test_a_locked_job_row_does_not_hold_up_the_heartbeat",
+        "tests/processing/test_pulse.py::test_a_heartbeat_that_lost_to_a_migration_is_one_missed",
         "tests/store/test_enqueue_sql.py::test_a_key_waits_for_a_transaction_that_uses_it_too",
         "tests/store/test_items.py::test_rescue_passes_by_a_job_while_its_lead_is_being_written",
         "tests/store/test_job_moves.py::test_a_slow_rescuer_leaves_a_job_alone_that_a_live_worker_got_meanwhile",
