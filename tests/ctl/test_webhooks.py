@@ -137,7 +137,7 @@ def test_deliveries_are_listed_newest_first_and_filtered(enrichctl, an_endpoint,
 def test_attempts_are_shown_one_by_one_with_what_was_answered(
     enrichctl, an_endpoint, a_delivery, db
 ):
-    a_delivery(an_endpoint())
+    delivery_id = a_delivery(an_endpoint())
     db.execute(
         """
         update enrichment_webhook_deliveries
@@ -151,7 +151,8 @@ def test_attempts_are_shown_one_by_one_with_what_was_answered(
     shown = enrichctl("webhooks", "deliveries", "--attempts").stdout
     [listed] = enrichctl("webhooks", "deliveries", "--json").lines
 
-    assert [line.split()[1:] for line in shown.splitlines()[-2:]] == [
+    assert shown.splitlines()[0] == f"{delivery_id}  job.completed  failed  {URL}"
+    assert [line.split() for line in shown.splitlines()[2:]] == [
         ["1", "2026-11-24", "03:00:00Z", "12", "ms", "http_500", "no", "room"],
         ["2", "2026-11-24", "03:00:06Z", "1000", "ms", "timeout"],
     ]

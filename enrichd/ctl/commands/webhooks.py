@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -224,7 +224,7 @@ def test_command(invocation: Invocation, webhook: str, timeout_s: float) -> int:
 @click.option("--status", type=click.Choice(["pending", "delivered", "failed"]))
 @click.option("--event", type=click.Choice(EVENTS))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--attempts", is_flag=True, help="A row for each attempt, with what was answered.")
+@click.option("--attempts", is_flag=True, help="Show each attempt and what was answered.")
 def deliveries_command(
     invocation: Invocation,
     webhook: str | None,
@@ -255,12 +255,10 @@ def deliveries_command(
         for delivery in found:
             render.json_line(delivery_shape(delivery))
     elif found and attempts:
-        render.table(
-            ["Id", "Attempt", "At", "Took", "Result", "Answer"],
-            [row for delivery in found for row in attempt_rows(delivery)],
-            right=[1, 3],
-            whole=[0, 1, 2, 3, 4],
-        )
+        for place, delivery in enumerate(found):
+            if place:
+                render.line("")
+            show_attempts(delivery)
     elif found:
         render.table(
             ["Id", "Event", "State", "Attempts", "Answer", "Created", "URL"],
@@ -384,17 +382,25 @@ def row_of(delivery: Delivery) -> Sequence[str]:
     ]
 
 
-def attempt_rows(delivery: Delivery) -> Iterator[Sequence[str]]:
-    """Yield a row for each attempt of a delivery, oldest first."""
-    for one in delivery.history:
-        yield [
-            str(delivery.id),
+def show_attempts(delivery: Delivery) -> None:
+    """Print a delivery, and below it a row for each attempt, oldest first."""
+    parts = (str(delivery.id), delivery.event, delivery.status, delivery.url or "")
+    render.line("  ".join(parts))
+    if not delivery.history:
+        render.line("no attempt has ended")
+        return
+    rows = [
+        [
             str(one.attempt),
             second(one.at),
             "" if one.latency_ms is None else f"{one.latency_ms} ms",
             one.error or str(one.answer_status or ""),
             " ".join((one.answer or "").split()),
         ]
+        for one in delivery.history
+    ]
+    headings = ["#", "At", "Took", "Result", "Answer"]
+    render.table(headings, rows, right=[0, 2], whole=[0, 1, 2, 3])
 
 
 def ago(now: datetime, seconds: float | None) -> datetime | None:
