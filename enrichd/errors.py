@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -117,6 +118,8 @@ class ProviderError(EnrichdError):
     def __init__(self, message: str, *, provider: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.provider = provider
+        self.cost_credits = Decimal(0)
+        """What may have been paid for nothing."""
 
 
 class ProviderDown(ProviderError):

@@ -64,6 +64,8 @@ class Lease:
     call_id: UUID
     pending: Pending | None = None
     """The answer that is still to come, if the question was put by an earlier run."""
+    paid: Decimal = Decimal(0)
+    """What earlier calls of the same lead's did cost, without an answer."""
 
 
 class Answers:
@@ -154,7 +156,8 @@ class Answers:
                 fetched_at = await future
                 if ended.outcome != "pending" and ended.answer is not None:
                     now = time.monotonic()
-                    self._memory.put(lease.question, ended, now, fetched_at, is_bought=True)
+                    paid = replace(ended, cost=lease.paid + (ended.cost or Decimal(0)))
+                    self._memory.put(lease.question, paid, now, fetched_at, is_bought=True)
         finally:
             for lease, _ in ends:
                 self.leave(lease)
@@ -221,9 +224,10 @@ class Answers:
             verdict = await self._verdict(beginning)
             match verdict.word:
                 case "go" if verdict.call_id is not None:
-                    return Lease(question, verdict.call_id)
+                    return Lease(question, verdict.call_id, paid=verdict.cost or Decimal(0))
                 case "resume" if verdict.call_id is not None:
-                    return Lease(question, verdict.call_id, _pending(verdict))
+                    paid = verdict.cost or Decimal(0)
+                    return Lease(question, verdict.call_id, _pending(verdict), paid)
                 case "pending":
                     return _pending(verdict)
                 case "found" | "noMatch" | "suppressed":
@@ -238,7 +242,7 @@ class Answers:
                 case "unknown":
                     return UNKNOWN
                 case reason:
-                    return Skipped(reason)
+                    return Skipped(reason, cost_credits=verdict.cost or Decimal(0))
 
     async def _verdict(self, beginning: Beginning) -> Verdict:
         future = self.begins.put(beginning)

@@ -67,6 +67,8 @@ class Skipped:
     """Snake_case: `no_api_key`, `breaker_open`, `would_exceed_max_credits` …"""
     trouble: ProviderError | None = None
     """What will soon be over, for a job that can wait for it; None for a reason that stays."""
+    cost_credits: Decimal = Decimal(0)
+    """What earlier runs of the job paid for the question, without an answer."""
 
 
 Asked: TypeAlias = Found | Pending | Skipped | ProviderError

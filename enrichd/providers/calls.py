@@ -37,7 +37,7 @@ from enrichd.providers.base import (
     Skipped,
 )
 from enrichd.providers.breakers import PAUSED
-from enrichd.providers.call_ends import NO_CALL
+from enrichd.providers.call_ends import NO_CALL, may_be_paid
 from enrichd.providers.contracts import Contract
 from enrichd.providers.later_answers import LaterAnswer, come_again
 from enrichd.providers.limits import limits_in_force
@@ -91,8 +91,8 @@ class Calls:
         self._priority = priority
         self._max_credits = max_credits
         self._wait_s_max = wait_s_max
-        self._counted: set[tuple[UUID, bytes]] = set()
-        """Answers whose cost this run has said."""
+        self._said: dict[tuple[UUID, bytes], Decimal] = {}
+        """What of a question's cost this run has said, by lead and question."""
         self._spent = Decimal(0)
         """What was spent or promised, where nothing is shared; else PostgreSQL counts it."""
 
@@ -119,7 +119,7 @@ class Calls:
             return refused
         if isinstance(claimed, Lease):
             asked = await self._put(shared, source, claimed, query, want_callback=want_callback)
-            return self._priced(question, asked)
+            return self._priced(question, _with_cost(asked, claimed))
         if isinstance(claimed, Pending) and want_callback:
             await come_again(shared.callbacks, question, claimed)
         return self._priced(question, claimed or _busy(source))
@@ -156,7 +156,7 @@ class Calls:
                         [queries[place] for place, _ in chunk],
                     )
                     for (place, lease), answer in zip(chunk, answers, strict=True):
-                        asked[place] = self._priced(lease.question, answer)
+                        asked[place] = self._priced(lease.question, _with_cost(answer, lease))
         finally:
             for _, lease in leased:
                 shared.answers.end_soon(lease, NO_CALL)
@@ -201,14 +201,17 @@ class Calls:
         )
 
     def _priced(self, question: Question, asked: Asked) -> Asked:
-        """Have what an answer did cost said once, whichever run of the job has paid it."""
-        if not isinstance(asked, Found) or not asked.cost_credits:
+        """Have all that was paid for a question said once, whichever run of the job has paid it."""
+        if isinstance(asked, Pending) or not asked.cost_credits:
             return asked
         mark = question.buyer, question.key
-        if asked.cached and mark in self._counted:
-            return replace(asked, cost_credits=Decimal(0))
-        self._counted.add(mark)
-        return asked
+        said = self._said.get(mark, Decimal(0))
+        self._said[mark] = max(said, asked.cost_credits)
+        news = max(asked.cost_credits - said, Decimal(0))
+        if isinstance(asked, ProviderError):
+            asked.cost_credits = news
+            return asked
+        return replace(asked, cost_credits=news)
 
     # The call.
 
@@ -337,6 +340,17 @@ class Calls:
             return answer
         finally:
             self._spent += cost - reserved
+
+
+def _with_cost(asked: Asked, lease: Lease) -> Asked:
+    """Return what became of a question with all that was paid for it, over the job's runs."""
+    if isinstance(asked, ProviderError):
+        # Several questions may share an error, and then what they did cost as well.
+        lost = lease.question.credits if may_be_paid(asked) else Decimal(0)
+        asked.cost_credits = lost + lease.paid
+    elif not isinstance(asked, Pending) and lease.paid:
+        return replace(asked, cost_credits=asked.cost_credits + lease.paid)
+    return asked
 
 
 def _reason_against(adapter: Provider, operation: Operation, query: Lead) -> str | None:

@@ -342,8 +342,8 @@ class _Waterfall:
     def _take(self, provider_id: str, operation: Operation, asked: Asked, rank: int) -> None:
         """Write down what became of one question."""
         match asked:
-            case Skipped(reason, trouble):
-                self._skip(provider_id, operation, reason)
+            case Skipped(reason, trouble, cost):
+                self._calls.append(Call(provider_id, operation, "skipped", reason, cost))
                 if trouble is not None and provider_id == self._search.lane:
                     self._wait_out(trouble)
             case Pending():
@@ -351,7 +351,8 @@ class _Waterfall:
                 self._awaited = self._awaited or Awaited(provider_id, asked.deadline_s)
             case ProviderError():
                 ending = ENDINGS.get(type(asked), asked.code)
-                self._calls.append(Call(provider_id, operation, ending))
+                cost = asked.cost_credits
+                self._calls.append(Call(provider_id, operation, ending, cost_credits=cost))
                 self._findings.explain(operation, asked.code)
                 self._errors.append(asked)
             case Found():
@@ -388,7 +389,8 @@ class _Waterfall:
         if self._awaited is not None:
             return self._awaited
         has_answer = any(
-            call.provider != BUILTIN and (call.outcome == "answered" or call.cost_credits)
+            call.provider != BUILTIN
+            and (call.outcome == "answered" or (call.outcome == "noMatch" and call.cost_credits))
             for call in self._calls
         )
         may_ask_again = self._asker.providers.shared is not None or not has_answer

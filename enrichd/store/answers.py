@@ -53,7 +53,7 @@ class Verdict:
     left_s: float | None = None
     """How long it still holds; None: for ever."""
     cost: Decimal | None = None
-    """What the answer did cost, if it was bought for the same lead of the same job."""
+    """What was paid for it so far, for the same lead of the same job; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ comment on column enrichment_provider_cache.subjects is
     'Keyed hashes of the email addresses in the question and the answer: what erasure looks for.';
 comment on column enrichment_provider_cache.bought_for is
     'The job and lead that the answer was bought for: in a later run of theirs it still has its cost.';
+comment on column enrichment_provider_cache.cost_credits is
+    'All that was paid for it for whom it was bought, calls included that brought no answer; those alone keep a row for a day.';
 comment on column enrichment_provider_cache.asked_by is
     'The call under way: its reservation has the same id.';
 comment on column enrichment_provider_cache.asked_for is
@@ -159,6 +161,7 @@ $$;
 --   wait                         somebody is asking the same: come again in a moment
 --   pending, resume              the answer is still to come: to another job, to this one
 --   would_exceed_…               a cap is in the way
+-- `cost` is what was paid for the question so far, for the same lead of the same job.
 -- Locks are taken in one order by all functions here: questions by workspace and key, reservations
 -- by id, counters by name, then use. Calling it again with the same call ids does the same.
 create function enrichment_begin_calls(
@@ -196,6 +199,7 @@ declare
     names    text[];
     used     numeric[];
     added    numeric[];
+    paid     numeric[];
     refusal  text;
     spot     integer;
 begin
@@ -239,13 +243,15 @@ begin
         return;
     end if;
 
+    paid := array_fill(null::numeric, array[cardinality(in_calls)]);
     for question in
         insert into enrichment_provider_cache as kept
-               (workspace_id, cache_key, provider_id, operation, asked_by, asked_for, asked_until)
+               (workspace_id, cache_key, provider_id, operation, bought_for, asked_by, asked_for,
+                asked_until)
         select distinct on (in_workspaces[asked.place], in_keys[asked.place])
                in_workspaces[asked.place], in_keys[asked.place], in_providers[asked.place],
-               in_operations[asked.place], in_calls[asked.place], in_jobs[asked.place],
-               now() + make_interval(secs => in_lease_s)
+               in_operations[asked.place], in_buyers[asked.place], in_calls[asked.place],
+               in_jobs[asked.place], now() + make_interval(secs => in_lease_s)
           from unnest(open) as asked(place)
          order by in_workspaces[asked.place], in_keys[asked.place], asked.place
             on conflict (workspace_id, cache_key) do update
@@ -257,16 +263,29 @@ begin
                                then kept.asked_by else excluded.asked_by end,
                asked_until = case when kept.outcome = 'pending' and kept.asked_until > now()
                                   then kept.asked_until else excluded.asked_until end,
-               asked_for = excluded.asked_for
+               asked_for = excluded.asked_for,
+               -- A call of this job's that never ended, because its run died, may have been paid.
+               cost_credits = case when kept.bought_for = excluded.bought_for
+                                   then kept.cost_credits else 0 end
+                              + case when kept.outcome is null
+                                          and kept.asked_for = excluded.asked_for
+                                          and kept.asked_by <> excluded.asked_by
+                                     then coalesce((select promised.credits
+                                                      from enrichment_credit_reservations
+                                                           as promised
+                                                     where promised.id = kept.asked_by), 0)
+                                     else 0 end,
+               bought_for = excluded.bought_for
          where kept.asked_by = excluded.asked_by
             or enrichment_question_state(kept.outcome, kept.expires_at, kept.asked_for,
                                          kept.asked_until, excluded.asked_for)
                in ('free', 'orphaned')
-        returning kept.asked_by
+        returning kept.asked_by, kept.cost_credits
     loop
         spot := array_position(in_calls, question.asked_by);
         if spot is not null then
             asking := asking || spot;
+            paid[spot] := question.cost_credits;
         end if;
     end loop;
 
@@ -352,6 +371,7 @@ begin
         place := question.place;
         call_id := question.call;
         verdict := coalesce(refusal, 'go');
+        cost := paid[question.place];
         return next;
     end loop;
 
@@ -365,7 +385,8 @@ begin
 end
 $$;
 
--- Give back the leases of some of these calls; the caller holds the locks of their rows.
+-- Give back the leases of some of these calls; the caller holds the locks of their rows. What was
+-- paid without an answer is remembered, for the job's next run.
 create function enrichment_drop_leases(
     in_calls uuid[], in_workspaces text[], in_keys bytea[], in_dropped uuid[]
 ) returns void
@@ -376,6 +397,16 @@ as $$
      where kept.workspace_id = ended.workspace
        and kept.cache_key = ended.key
        and kept.asked_by = ended.call
+       and kept.cost_credits = 0
+       and ended.call = any (in_dropped);
+    update enrichment_provider_cache as kept
+       set outcome = null, answer = null, subjects = '{}', fetched_at = null, expires_at = null,
+           asked_by = null, asked_for = null, asked_until = now()
+      from unnest(in_calls, in_workspaces, in_keys) as ended(call, workspace, key)
+     where kept.workspace_id = ended.workspace
+       and kept.cache_key = ended.key
+       and kept.asked_by = ended.call
+       and kept.cost_credits > 0
        and ended.call = any (in_dropped)
 $$;
 
@@ -443,12 +474,28 @@ begin
          where new.outcome <> 'pending' or new.call = any (leased)
             on conflict (workspace_id, cache_key) do update
            set outcome = excluded.outcome, answer = excluded.answer, subjects = excluded.subjects,
-               cost_credits = excluded.cost_credits, bought_for = excluded.bought_for,
+               -- Without its lease this is the same call's end once more, or a late one.
+               cost_credits = case when kept.bought_for is distinct from excluded.bought_for
+                                   then excluded.cost_credits
+                                   when kept.asked_by is null
+                                   then greatest(kept.cost_credits, excluded.cost_credits)
+                                   else kept.cost_credits + excluded.cost_credits end,
+               bought_for = excluded.bought_for,
                fetched_at = excluded.fetched_at, expires_at = excluded.expires_at, asked_by = excluded.asked_by,
                asked_until = excluded.asked_until,
                asked_for = case when excluded.outcome = 'pending' then kept.asked_for end
     )
     select array_agg(new.call) into stored from new;
+    update enrichment_provider_cache as kept
+       set cost_credits = kept.cost_credits + coalesce(ended.cost, promised.credits)
+      from unnest(in_calls, in_workspaces, in_keys, in_outcomes, in_costs)
+           as ended(call, workspace, key, outcome, cost)
+      join enrichment_credit_reservations as promised on promised.id = ended.call
+     where ended.outcome = 'error'
+       and kept.workspace_id = ended.workspace
+       and kept.cache_key = ended.key
+       and kept.asked_by = ended.call
+       and coalesce(ended.cost, promised.credits) > 0;
     perform enrichment_drop_leases(
         in_calls, in_workspaces, in_keys,
         array(select call from unnest(in_calls) as call
