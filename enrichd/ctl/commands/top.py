@@ -84,7 +84,7 @@ class Choice:
     def keys(self, width: int) -> str:
         """Say which keys there are, as far as there is room."""
         if width < 110:
-            return "group l/t/b sort r/d/f/p q"
+            return "l/t/b r/d/f/p q"
         return "group l/t/b   sort r/d/f/p   q quits"
 
 
