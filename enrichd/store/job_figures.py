@@ -32,14 +32,15 @@ class Figures:
     """False: counts above COUNTED_MAX are estimates, and the pace is that of the newest jobs."""
 
 
-# The newest jobs are walked over once, by the index `list`: with `workspace_id =` it could be the
-# primary key and all other workspaces' jobs. The run times of the last hour stand on every row.
+# The newest jobs are walked over once, by the index `list` for the reason that job_pages.OLDER has.
+# The run times of the last hour stand on every row.
 NEWEST: LiteralString = """
     with newest as materialized (
         select type, status, completed_at,
                extract(epoch from completed_at - started_at)::float8 as run_s
           from enrichment_jobs
-         where workspace_id between %(workspace_id)s and %(workspace_id)s
+         where (workspace_id, id) >= (%(workspace_id)s, '00000000-0000-0000-0000-000000000000')
+           and (workspace_id, id) <= (%(workspace_id)s, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
          order by workspace_id desc, id desc
          limit %(limit)s
     ),
