@@ -15,6 +15,7 @@ from uuid import UUID
 
 from enrichd.store.arrays import plain_array, text_array
 from enrichd.store.database import Connection
+from enrichd.store.faults import around
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ BEGIN: LiteralString = """
 """
 
 
+@around("reserve")
 async def begin(
     conn: Connection,
     beginnings: Sequence[Beginning],
@@ -136,6 +138,7 @@ END: LiteralString = """
 """
 
 
+@around("settle")
 async def end(conn: Connection, ends: Sequence[End]) -> str:
     """Write how calls ended; return when, ISO 8601.
 

@@ -1,4 +1,4 @@
-"""Fault points: places around every commit of a job's life where a test may strike.
+"""Fault points: places around every commit of a job's life and of a paid call's.
 
     ENRICHD_FAULT=after_claim:kill        at the first claim that brought jobs
     ENRICHD_FAULT=before_record:drop@3    at the third turn that records something
@@ -49,6 +49,9 @@ COMMITS = (
     "declare_dead",  # one worker whose process is gone
     "rescue",  # jobs of dead workers
     "floors",  # rank floors
+    "reserve",  # the lease of a question to a provider, and its credits
+    "permits",  # permits of a rate limit
+    "settle",  # a provider's answer and what it did cost; before it the call is paid
 )
 POINTS = tuple(f"{side}_{commit}" for commit in COMMITS for side in ("before", "after"))
 ACTIONS = (

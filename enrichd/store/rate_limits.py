@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 from psycopg.rows import dict_row
 
 from enrichd.store.database import RACE_TRIES, RACES, Connection
+from enrichd.store.faults import around
 
 PRIORITIES = 5
 SHARED = "*"
@@ -73,6 +74,7 @@ TAKE: LiteralString = """
 """
 
 
+@around("permits")
 async def take(
     conn: Connection,
     *,

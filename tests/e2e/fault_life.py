@@ -17,15 +17,20 @@ from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from enrichd.domain.jobs import NewJob
+from enrichd.domain.leads import lead_from
+from enrichd.domain.payloads import LeadInput
 from enrichd.errors import IllegalMove, Refused, Unavailable
 from enrichd.handlers.registry import load_handlers
 from enrichd.logs import configure_logs
 from enrichd.processing.floors import Floors
 from enrichd.processing.processor import JobProcessor
+from enrichd.providers.base import Found, Operation
+from enrichd.providers.calls import Calls
 from enrichd.queue.manager import JobQueueManager
 from enrichd.store import faults, workers
 from enrichd.store.database import Database
 from tests.support.job_types import GATES
+from tests.support.sharing import CountingProvider, sharing_providers
 
 STEP_S = 15.0
 TRIES = 5
@@ -93,6 +98,7 @@ class Life:
 
     def __init__(self, dsn: str, first: UUID) -> None:
         self._ids = ids_from(first)
+        self._dsn = dsn
         self._databases = [Database(dsn, name=f"life {number}") for number in range(4)]
         hot, control, own, self._eyes = self._databases
         self._queue = JobQueueManager(own)
@@ -116,6 +122,7 @@ class Life:
             for gate in ("held", "cancelled", "b"):
                 GATES[gate].set()
         await self._enqueue(SINGLE)
+        await self._buy()
         await self._lose_two_jobs()
         async with asyncio.TaskGroup() as group:
             run = group.create_task(self._processor.run())
@@ -171,6 +178,16 @@ class Life:
             )
         many = [NewJob("empty", {}, id=self._ids[name]) for name in MANY]
         await insist(lambda: self._queue.enqueue_many(many))
+
+    async def _buy(self) -> None:
+        """Put a job's question to a provider that bills it: at most once in each life."""
+        source = CountingProvider()
+        async with sharing_providers(self._dsn, source) as providers:
+            run = Calls(providers, workspace_id="default", job_id=self._ids["single"])
+            query = lead_from(LeadInput(domain="acme.test"))
+            asked = await run.ask("counting", Operation.ENRICH_COMPANY, query)
+        assert isinstance(asked, Found), asked
+        assert len(source.asked) <= 1
 
     async def _lose_two_jobs(self) -> None:
         """Leave one job with a worker that fell silent, one with a worker that died."""

@@ -99,6 +99,11 @@ def assert_ended(dsn: str, first: UUID, fault: str = "") -> None:
         "                   where log.job_id = job.id and outcome = 'crashed')",
     )
     assert not unlogged, f"crashes without an attempt: {unlogged}"
+    assert query(dsn, "select outcome from enrichment_provider_cache") == [("found",)]
+    # Only a life that ended between paying and its record leaves what may have been paid twice.
+    may_be_lost = fault in ("after_reserve:kill", "before_settle:kill") or "_permits:kill" in fault
+    promised = query(dsn, "select id from enrichment_credit_reservations")
+    assert len(promised) <= may_be_lost, f"credits set aside for nobody: {promised}"
     if fault != "before_leave:drop":  # That row goes stale; nothing hangs on it.
         left = query(dsn, "select id from enrichment_workers where state <> 'dead'")
         assert not left, f"workers' rows left behind: {left}"
