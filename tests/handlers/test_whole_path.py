@@ -181,6 +181,30 @@ async def test_a_missing_and_a_wrong_key_are_left_out_and_said(database_url):
     assert "wrong" not in json.dumps(results)
 
 
+async def test_a_key_that_is_revoked_meanwhile_is_refused_once_and_then_left_out(database_url):
+    async with FakeHunter(limits={}) as hunter, FakePdl(limits={}) as pdl:
+        async with fleet_of(database_url, hunter, pdl) as fleet:
+            results = []
+            for number in range(4):
+                if number == 2:
+                    hunter.accounts[hunter.key].is_revoked = True
+                [job_id] = await fleet.enqueue(
+                    lead(
+                        f"ada{number}.quill@northwind.example",
+                        providerId="hunter",
+                        fallbackProviders=["pdl"],
+                    )
+                )
+                results.append((await fleet.ended(job_id)).result)
+
+    assert [said(result)["hunter"][0] for result in results[:3]] == ["answered"] * 2 + ["denied"]
+    # The last one's lane is closed: it is moved to the next, or told that the breaker is open.
+    assert said(results[3]).get("hunter", ["breaker_open"])[0] == "breaker_open"
+    assert [said(result)["pdl"] for result in results[2:]] == [["answered"]] * 2
+    assert hunter.refused == {"revoked": 1}
+    assert (hunter.credits_spent, pdl.credits_spent) == (2, 2)
+
+
 async def test_credits_that_end_in_a_batch_leave_the_rest_to_the_next_and_keep_what_was_found(
     database_url,
 ):
