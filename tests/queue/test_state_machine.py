@@ -152,8 +152,16 @@ class Expected:
         self.is_due = is_due
         self.worker_id = None
 
-    def crash(self) -> None:
-        """Follow the rescue from a dead worker."""
+    def crash(self, *, is_worker_gone: bool) -> None:
+        """Follow the rescue from a dead worker.
+
+        These workers run nothing alone, so a suspect was only held by one and is not to blame,
+        unless its worker's row, which could say so, is gone.
+        """
+        if self.crashes and not is_worker_gone:
+            self.put_aside(JobStatus.PENDING, True)
+            self.attempts -= 1
+            return
         self.log.append((self.attempts, "crashed", self.worker_id))
         self.crashes += 1
         again = self.attempts <= self.max_retries and self.crashes < job_moves.CRASHES_MAX
@@ -296,6 +304,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.alive: dict[UUID, bool] = {}
         """By worker: False once it was declared dead or its row is gone."""
         self.silent: set[UUID] = set()
+        self.gone: set[UUID] = set()
         self.blocked: set[str] = set()
         self.statuses_before: dict[UUID, JobStatus] = {}
 
@@ -489,6 +498,7 @@ class QueueMachine(RuleBasedStateMachine):
         match how:
             case "gone":
                 self.store(workers.delete, worker_id=worker_id)
+                self.gone.add(worker_id)
             case "dead":
                 self.store(workers.declare_dead, worker_id=str(worker_id))
             case "silent":
@@ -627,7 +637,7 @@ class QueueMachine(RuleBasedStateMachine):
             if job.worker_id is not None and not self.alive[job.worker_id]
         ]
         for job in orphans:
-            job.crash()
+            job.crash(is_worker_gone=job.worker_id in self.gone)
         return len(orphans)
 
     def in_state(self, status: JobStatus) -> list[Expected]:
