@@ -372,6 +372,34 @@ def test_any_provider_can_be_set_and_strangers_are_left_alone(tmp_path: Path) ->
     assert settings.warnings == ("GONE_API_KEY_FILE names no file; it is ignored",)
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"CALLBACK_BASE_URL": "https://hooks.example.com"}, None),
+        (
+            {"CALLBACK_BASE_URL": "http://hooks.example.com"},
+            "CALLBACK_BASE_URL begins with http://",
+        ),
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "nothing is broadcast"),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_REALTIME": "off"}, None),
+        ({"SUPABASE_ANON_KEY": "k"}, "without SUPABASE_URL"),
+        ({"SUPABASE_REALTIME": "private"}, "SUPABASE_REALTIME is set without SUPABASE_URL"),
+        (
+            {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_ANON_KEY": "k"},
+            "set SUPABASE_SERVICE_ROLE_KEY",
+        ),
+        ({"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "k"}, None),
+    ],
+)
+def test_settings_that_do_not_do_what_they_seem_to_are_warned_of(
+    tmp_path: Path, variables: dict[str, str], words: str | None
+) -> None:
+    warnings = load(tmp_path, **variables).warnings
+
+    assert [words in text for text in warnings if words] == ([] if words is None else [True])
+    assert words is not None or warnings == ()
+
+
 def test_a_near_miss_in_the_environment_is_a_warning_and_a_far_name_nothing(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HUNTER_API_KYE=x\nnonsense line\nDATABASE_POOL=4\n")
 

@@ -28,6 +28,9 @@ PUBLIC_NAME = "a.root-servers.net"
 SMTP_PORT = 25
 DISK_FREE_MIN, DISK_FREE_STOP = 1 << 30, 100 << 20
 DESCRIPTORS_BASE, DESCRIPTORS_PER_JOB = 128, 4
+DESCRIPTORS_GATEWAY = 2_048 + DESCRIPTORS_BASE
+"""The gateway's connections, streams of live updates among them."""
+REALTIME_TIMEOUT_S = 2.5
 
 Answer = TypeVar("Answer")
 
@@ -139,15 +142,39 @@ def descriptors(settings: Settings) -> Check:
     """Judge how many files and sockets a process may open here."""
     if sys.platform == "win32":
         return skip("descriptors", "there is no such limit")
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = DESCRIPTORS_BASE + DESCRIPTORS_PER_JOB * settings.max_concurrent_jobs
+    # The hard limit counts: processes of the daemon raise their own up to it.
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for_jobs = DESCRIPTORS_BASE + DESCRIPTORS_PER_JOB * settings.max_concurrent_jobs
+    needed = max(for_jobs, DESCRIPTORS_GATEWAY)
     if limit == resource.RLIM_INFINITY or limit >= needed:
         shown = "no limit" if limit == resource.RLIM_INFINITY else f"{limit:,} allowed here"
         return ok("descriptors", shown)
+    who = "MAX_CONCURRENT_JOBS" if needed == for_jobs else "the gateway's connections"
     return warn(
         "descriptors",
-        f"{limit:,} allowed here; MAX_CONCURRENT_JOBS may need {needed:,}",
-        "Raise LimitNOFILE of the service (ulimit -n), or lower MAX_CONCURRENT_JOBS.",
+        f"{limit:,} allowed here; {who} may need {needed:,}",
+        "Raise LimitNOFILE of the service (ulimit -Hn), or lower MAX_CONCURRENT_JOBS.",
+    )
+
+
+async def realtime(settings: Settings) -> Check:
+    """Ask Supabase Realtime whether it takes broadcasts with our key; none is sent."""
+    if settings.supabase_url is None or settings.supabase_realtime == "off":
+        return skip("realtime", "SUPABASE_URL is not set, or SUPABASE_REALTIME is off")
+    key = settings.supabase_service_role_key or settings.supabase_anon_key
+    if key is None:
+        return skip("realtime", "there is no key for it")
+    from enrichd.gateway.realtime import refusal_of
+
+    refused = await refusal_of(
+        settings.supabase_url, key.get_secret_value(), timeout_s=REALTIME_TIMEOUT_S
+    )
+    if refused is None:
+        return ok("realtime", "Supabase Realtime takes broadcasts with this key")
+    return warn(
+        "realtime",
+        f"Supabase Realtime does not take broadcasts: {refused}",
+        "Check SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY. Jobs run on without live updates there.",
     )
 
 

@@ -51,11 +51,15 @@ log = get_logger("realtime")
 class NotSent(Exception):
     """Messages were not taken; `rest_s` is when to try again, if whoever refused says so."""
 
-    def __init__(self, reason: str, *, rest_s: float | None = None, is_final: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, rest_s: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.rest_s = rest_s
-        self.is_final = is_final
+        self.is_final = status is not None and 400 <= status < 500 and status not in (408, 429)
         """Whether the same messages will be refused again."""
+        self.is_body_refused = status in (400, 422)
+        """Whether it is the messages that were refused, and not the key."""
 
 
 class Sender(Protocol):
@@ -114,13 +118,31 @@ class ByRest:
             raise NotSent(
                 f"answer {status}: {said[:200]}",
                 rest_s=float(retry_after) if retry_after.isdecimal() else None,
-                is_final=400 <= status < 500 and status not in (408, 429),
+                status=status,
             )
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+async def refusal_of(base_url: str, key: str, *, timeout_s: float) -> str | None:
+    """Return why broadcasts with a key are not taken, None if they are; nothing is broadcast.
+
+    An empty list of messages passes the check of the key and ends at the check of the body.
+    """
+    sender = ByRest(base_url, key)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await sender.send([])
+    except TimeoutError:
+        return "no answer in time"
+    except NotSent as error:
+        return None if error.is_body_refused else str(error)
+    finally:
+        await sender.close()
+    return None
 
 
 def headers_for(key: str) -> dict[str, str]:

@@ -318,6 +318,30 @@ class Settings(BaseSettings):
         direct = self.database_direct_url
         if direct is not None and values.is_pooler(direct.get_secret_value()):
             yield "DATABASE_DIRECT_URL leads to a pooler itself; LISTEN does not work through it"
+        if self.callback_base_url is not None and self.callback_base_url.startswith("http://"):
+            yield (
+                "CALLBACK_BASE_URL begins with http://; providers' answers about people and the"
+                " tokens that let them in cross the network in the clear"
+            )
+        yield from self._realtime_oddities()
+
+    def _realtime_oddities(self) -> Iterator[str]:
+        if self.supabase_realtime == "off":
+            return
+        has_key = self.supabase_service_role_key is not None or self.supabase_anon_key is not None
+        if self.supabase_url is not None and not has_key:
+            yield (
+                "SUPABASE_URL is set without SUPABASE_SERVICE_ROLE_KEY or SUPABASE_ANON_KEY;"
+                " nothing is broadcast"
+            )
+        elif self.supabase_url is None and (has_key or self.supabase_realtime == "private"):
+            wanted = "a key of Supabase" if has_key else "SUPABASE_REALTIME"
+            yield f"{wanted} is set without SUPABASE_URL; nothing is broadcast"
+        elif has_key and self.supabase_service_role_key is None:
+            yield (
+                "SUPABASE_ANON_KEY alone may not send to the workspaces' private topics, and"
+                " Supabase drops that without a word; set SUPABASE_SERVICE_ROLE_KEY"
+            )
 
     # The rules between two variables stand in validators of the later one, not in one validator of
     # the whole: those still run when some third variable is wrong, so one start shows everything.
