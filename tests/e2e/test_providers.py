@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import apply_migrations
+from tests.e2e.cluster import Cluster, a_folder, clusters
 from tests.e2e.daemon import enqueue, query, wait_for
 from tests.support.providers.faults import delayed
 from tests.support.providers.hunter import FakeHunter
@@ -75,6 +78,41 @@ def test_connections_that_break_while_credits_are_set_aside_cost_nothing_twice(
     assert hunter.calls.total() == 6, "each answer was kept although its connection was gone"
     ((left,),) = query(database_url, "select count(*) from enrichment_credit_reservations")
     assert left == 0
+
+
+def test_a_server_that_is_down_while_credits_are_set_aside_costs_nothing_twice(daemon, hunter):
+    """Answers that come while it is down are kept once it is back, and so are their costs."""
+    hunter.always(ANY, delayed(0.8))
+    with clusters() as folder:
+        cluster = Cluster(a_folder(folder, "credits")).create()
+        asyncio.run(apply_migrations(cluster.local_url))
+        with daemon(url=cluster.url, **environment(hunter)) as one:
+            accepted = [
+                job_id
+                for number in range(6)
+                for job_id in ask(
+                    cluster.url, inputData={"email": f"ada{number}.quill@northwind.example"}
+                )
+            ]
+            wait_for(lambda: hunter.calls.total() >= 4, what="calls under way")
+            ((set_aside,),) = query(
+                cluster.url, "select sum(credits) from enrichment_credit_reservations"
+            )
+            cluster.crash()
+            one.wait_for_event("database_away")
+            wait_for(lambda: hunter.credits_spent >= 4, what="answers without a database")
+            cluster.start()
+            assert one.wait_until_done(30.0) == {"completed": 6}
+            one.assert_sound(accepted)
+        ((left, spent),) = query(
+            cluster.url,
+            "select (select count(*) from enrichment_credit_reservations),"
+            " (select sum(credits) from enrichment_provider_use)",
+        )
+
+    assert set_aside >= 4
+    assert hunter.calls.total() == hunter.credits_spent == 6
+    assert (left, spent) == (0, 6)
 
 
 def test_two_daemons_of_two_workers_make_one_call_for_two_hundred_jobs(

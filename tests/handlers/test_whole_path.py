@@ -182,20 +182,23 @@ async def test_a_missing_and_a_wrong_key_are_left_out_and_said(database_url):
 
 
 async def test_a_key_that_is_revoked_meanwhile_is_refused_once_and_then_left_out(database_url):
-    async with FakeHunter(limits={}) as hunter, FakePdl(limits={}) as pdl:
-        async with fleet_of(database_url, hunter, pdl) as fleet:
-            results = []
-            for number in range(4):
-                if number == 2:
-                    hunter.accounts[hunter.key].is_revoked = True
-                [job_id] = await fleet.enqueue(
-                    lead(
-                        f"ada{number}.quill@northwind.example",
-                        providerId="hunter",
-                        fallbackProviders=["pdl"],
-                    )
+    async with (
+        FakeHunter(limits={}) as hunter,
+        FakePdl(limits={}) as pdl,
+        fleet_of(database_url, hunter, pdl) as fleet,
+    ):
+        results = []
+        for number in range(4):
+            if number == 2:
+                hunter.accounts[hunter.key].is_revoked = True
+            [job_id] = await fleet.enqueue(
+                lead(
+                    f"ada{number}.quill@northwind.example",
+                    providerId="hunter",
+                    fallbackProviders=["pdl"],
                 )
-                results.append((await fleet.ended(job_id)).result)
+            )
+            results.append((await fleet.ended(job_id)).result)
 
     assert [said(result)["hunter"][0] for result in results[:3]] == ["answered"] * 2 + ["denied"]
     # The last one's lane is closed: it is moved to the next, or told that the breaker is open.
