@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
+from yarl import URL
 
 from enrichd.domain.webhook_events import checked_events
 from enrichd.settings import Settings
@@ -22,7 +23,12 @@ OVERLAP_S = 24 * 3600.0
 
 def guard_of(settings: Settings) -> Guard:
     """Return the guard that the settings ask for."""
-    return Guard(settings.webhook_allowed_networks, frozenset({settings.health_check_port}))
+    outside = settings.callback_base_url
+    return Guard(
+        settings.webhook_allowed_networks,
+        own_ports=frozenset({settings.health_check_port}),
+        own_host=URL(outside).host if outside else None,
+    )
 
 
 async def add(

@@ -112,6 +112,8 @@ class Sender:
         target = read_target(url)
         if isinstance(target, str):
             return Answer(None, None, 0.0, "bad_url")
+        if self._guard.is_own(target):
+            return Answer(None, None, 0.0, "address_refused")
         headers = {
             "Content-Type": "application/json",
             "webhook-id": message_id,

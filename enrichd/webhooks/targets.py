@@ -42,6 +42,13 @@ class Guard:
     allowed_networks: tuple[Network, ...] = ()
     own_ports: frozenset[int] = frozenset()
     """Ports of this installation's gateway: an allowed loopback does not open them."""
+    own_host: str | None = None
+    """The name under which the gateway is reached from outside."""
+
+    def is_own(self, target: Target) -> bool:
+        """Say whether a webhook would come back to this installation."""
+        host = target.url.host
+        return host is not None and host.rstrip(".").casefold() == self.own_host
 
     def allows(self, ip: str, port: int) -> bool:
         """Say whether https may connect there."""
@@ -97,6 +104,8 @@ def url_problem(text: str, guard: Guard) -> str | None:
     host, port = target.url.host, target.url.port
     assert host is not None
     assert port is not None
+    if guard.is_own(target):
+        return "it is enrichd's own address"
     if not guard.allowed_networks:
         if target.is_plain:
             return "it must begin with https://"

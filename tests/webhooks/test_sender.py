@@ -10,9 +10,12 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from standardwebhooks import Webhook
 
+from enrichd.errors import Invalid
+from enrichd.settings import Settings
+from enrichd.webhooks.endpoints import guard_of
 from enrichd.webhooks.sender import Answer, Sender, cleaned, retry_after_s
 from enrichd.webhooks.signing import key_of, new_secret
-from enrichd.webhooks.targets import Guard
+from enrichd.webhooks.targets import Guard, check_url
 from tests.support.receivers import LOOPBACK, Receivers
 
 SECRET = new_secret()
@@ -272,6 +275,21 @@ async def test_the_gateway_itself_is_refused_in_an_allowed_network(receivers):
     guard = Guard(LOOPBACK, frozenset({receivers.port}))
     async with Sender(guard, timeout_s=2.0) as sender:
         assert (await post(sender, receivers.url())).error == "address_refused"
+
+
+@pytest.mark.parametrize("host", ["enrichd.test", "EnrichD.test", "enrichd.test."])
+async def test_the_installations_own_name_is_refused_wherever_it_leads(receivers, host, tmp_path):
+    env = {
+        "CALLBACK_BASE_URL": "https://enrichd.test/base",
+        "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    }
+    guard = guard_of(Settings.load(env, directory=tmp_path))
+    url = f"http://{host}:{receivers.port}/"
+    async with Sender(guard, timeout_s=2.0, resolver=Answers(["127.0.0.1"])) as sender:
+        assert (await post(sender, url)).error == "address_refused"
+        assert (await post(sender, url.replace("enrichd", "x").replace("EnrichD", "x"))).is_taken
+    with pytest.raises(Invalid, match="own address"):
+        check_url(url, guard)
 
 
 @pytest.mark.parametrize(
