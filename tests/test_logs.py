@@ -20,6 +20,8 @@ from uuid import UUID
 import pytest
 import structlog
 from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import Progress
 
 from enrichd.logs import configure_logs, get_logger, redact_text, register_secret
 from enrichd.logs.loggers import LibraryHandler
@@ -409,6 +411,23 @@ def test_json_is_utf_8_whatever_the_stream_s_encoding() -> None:
     get_logger("queue").info("job_claimed", name="Zoë 東京")
 
     assert json.loads(binary.getvalue().decode("utf-8"))["name"] == "Zoë 東京"
+
+
+def test_a_line_goes_above_a_progress_bar_and_not_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    configure_logs("info", "console")
+    console = Console(file=terminal, force_terminal=True, width=60)
+
+    with Progress(console=console, auto_refresh=False) as progress:
+        progress.add_task("enriching", total=10)
+        progress.refresh()
+        get_logger("queue").info("breaker_opened")
+
+    assert isinstance(terminal.buffer, io.BytesIO)
+    lines = terminal.buffer.getvalue().decode().splitlines()
+    (line,) = [line for line in lines if "breaker_opened" in line]
+    assert "enriching" not in line
 
 
 class FullDisk(io.StringIO):

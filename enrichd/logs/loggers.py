@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import MutableMapping
+from io import TextIOWrapper
 from typing import Any, Literal, TextIO, TypeAlias, cast
 
 import orjson
@@ -96,10 +97,11 @@ class Destination:
             return
         try:
             # Past the text layer: its encoding may be the terminal's, JSON is UTF-8. One flush a
-            # line, so that lines of several processes on one pipe do not mix.
-            if (binary := getattr(stream, "buffer", None)) is not None:
-                binary.write(f"{line}\n".encode("utf-8", "backslashreplace"))
-                binary.flush()
+            # line, so that lines of several processes on one pipe do not mix. Not past a stand-in,
+            # which keeps lines off a progress bar.
+            if isinstance(stream, TextIOWrapper):
+                stream.buffer.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+                stream.buffer.flush()
             else:
                 stream.write(f"{line}\n")
                 stream.flush()
