@@ -33,7 +33,9 @@ async def start(
     """Give `await start()`: a gateway, always on the same port."""
     await make_keys(conn)
     port = str(unused_tcp_port)
-    return lambda: asyncio.to_thread(start_gateway, database_url, HEALTH_CHECK_PORT=port)
+    return lambda: asyncio.to_thread(
+        start_gateway, database_url, HEALTH_CHECK_PORT=port, API_RATE_LIMIT_PER_SECOND="0"
+    )
 
 
 async def end(conn: Connection, job_id: object) -> None:
