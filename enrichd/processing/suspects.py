@@ -17,7 +17,7 @@ from enrichd.store.database import Database
 
 # Suspects are left for so long to workers with nothing to do; one that has them waits so long for
 # its other runs, and lets suspects be for so long after it waited in vain.
-AFTER_S = 0.5
+AFTER_S = 0.2
 WAIT_S = 10.0
 SPARED_S = 60.0
 
