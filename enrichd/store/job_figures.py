@@ -39,8 +39,7 @@ NEWEST: LiteralString = """
         select type, status, completed_at,
                extract(epoch from completed_at - started_at)::float8 as run_s
           from enrichment_jobs
-         where (workspace_id, id) >= (%(workspace_id)s, '00000000-0000-0000-0000-000000000000')
-           and (workspace_id, id) <= (%(workspace_id)s, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+         where workspace_id = any(array[%(workspace_id)s])
          order by workspace_id desc, id desc
          limit %(limit)s
     ),

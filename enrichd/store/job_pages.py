@@ -44,12 +44,13 @@ FITS: LiteralString = """
         or job.payload::text ilike %(text)s)
 """
 
-# A workspace's jobs older than one, to be walked by the index `list`. `workspace_id =` would mean
-# the same, but then the primary key has the order too, and the planner walks that one for whoever
-# has some percent of the table: over a million jobs of others, if theirs are the newest.
+# A workspace's jobs older than one, to be walked by the index `list` from there on. With a plain
+# `workspace_id =`, here or in the policy, the primary key has the order too, and the planner walks
+# that one for whoever has some percent of the table: over a million jobs of others, if theirs are
+# the newest. A range of rows, (workspace_id, id) < …, is no place to start from beside the policy:
+# at the depth of a million a page took 65 ms instead of 4.
 OLDER: LiteralString = """
-                   (workspace_id, id) < (%(workspace_id)s, %(before)s)
-               and (workspace_id, id) >= (%(workspace_id)s, '00000000-0000-0000-0000-000000000000')
+                   workspace_id = any(array[%(workspace_id)s]) and id < %(before)s
 """
 
 # The inner limit keeps the filter from walking on through the whole history; the outer one stops
@@ -62,7 +63,7 @@ PAGE: LiteralString = f"""
              order by workspace_id desc, id desc
              limit %(seen_max)s) as job
      where {FITS}
-     order by id desc
+     order by workspace_id desc, id desc
      limit %(limit)s
 """  # noqa: S608 - made of constants
 

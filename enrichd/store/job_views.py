@@ -20,7 +20,7 @@ async def now(conn: Connection) -> datetime:
     return moment
 
 
-# Two probes of the index `list` for each id; `between` for the reason that job_pages.OLDER has. An
+# Two probes of the index `list` for each id; `any` for the reason that job_pages.OLDER has. An
 # id that starts with as many digits as its closest neighbour shares, and one more, is found by that
 # start and no other job is.
 NEIGHBOURS: LiteralString = """
@@ -29,14 +29,14 @@ NEIGHBOURS: LiteralString = """
       left join lateral (
            select id
              from enrichment_jobs
-            where workspace_id between %(workspace_id)s and %(workspace_id)s
+            where workspace_id = any(array[%(workspace_id)s])
               and id < wanted.id
             order by workspace_id desc, id desc
             limit 1) as older on true
       left join lateral (
            select id
              from enrichment_jobs
-            where workspace_id between %(workspace_id)s and %(workspace_id)s
+            where workspace_id = any(array[%(workspace_id)s])
               and id > wanted.id
             order by workspace_id, id
             limit 1) as newer on true

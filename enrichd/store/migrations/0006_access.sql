@@ -118,7 +118,9 @@ begin
         execute format('grant %s on %I to enrichd_api', granted.api_grants, in_relation);
     end if;
     tenant := case granted.rule
-        when 'workspace' then 'workspace_id = ' || workspace
+        -- Not `=`: the planner would take a workspace's order by id from the primary key then, and
+        -- walk over everybody's jobs for it.
+        when 'workspace' then 'workspace_id = any(array[' || workspace || '])'
         when 'lane' then $q$strpos(provider_id, '#') = 0
                             or right(provider_id, - strpos(provider_id, '#')) = $q$ || workspace
     end;
