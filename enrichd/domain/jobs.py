@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from enrichd.errors import IllegalMove
@@ -106,9 +106,8 @@ class NewJob:
     """Seconds from now by the database's clock; not together with `scheduled_at`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What enqueue did with one job."""
+class Enqueued(NamedTuple):
+    """What enqueue did with one job. A tuple: made 150,000 times a second."""
 
     id: UUID
     is_new: bool
