@@ -141,7 +141,7 @@ async def test_all_providers_failing_in_all_ways_at_once_harm_only_the_leads_the
                 ),
                 max_retries=1,
             )
-            await fleet.ended(*job_ids, within_s=50.0)
+            await fleet.ended(*job_ids, within_s=120.0)
             rows = await fleet.rows(
                 "select status, result, error ->> 'type' from enrichment_jobs where id = any(%s)",
                 job_ids,
