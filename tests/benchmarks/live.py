@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
-import subprocess
-import sys
 import time
 
 import psycopg
 from uuid_utils.compat import uuid7
 
-from enrichd.domain.api_keys import hash_of, id_of, key_of
-from enrichd.store import api_keys, changes
-from enrichd.store.database import Database
+from enrichd.store import changes
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.http_server import a_key, gateway
 from tests.benchmarks.peers import peer
 from tests.benchmarks.processes import database
 
@@ -37,57 +31,14 @@ def live(admin_dsn: str, jobs: int, figures: Figures) -> None:
     """Measure how long after its commit an event reaches the first and the last listener."""
     with database(admin_dsn, peer("enrichd")) as dsn:
         key = asyncio.run(a_key(dsn))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            gateway = subprocess.Popen(
-                [sys.executable, "-m", "tests.gateway.child", str(theirs.fileno()), "0"],
-                env={
-                    **os.environ,
-                    "DATABASE_URL": dsn,
-                    "HEALTH_CHECK_PORT": str(port),
-                    "API_RATE_LIMIT_PER_SECOND": "0",
-                    "LOG_LEVEL": "error",
-                },
-                pass_fds=[theirs.fileno()],
-                stderr=subprocess.DEVNULL,
-            )
-            try:
-                ours.settimeout(WITHIN_S)
-                while b"ready" not in ours.recv(4096):
-                    pass
-                firsts, lasts = asyncio.run(measured(dsn, port, key, jobs))
-            finally:
-                gateway.terminate()
-                gateway.wait(timeout=WITHIN_S)
+        with gateway(dsn) as server:
+            firsts, lasts = asyncio.run(measured(dsn, server.port, key, jobs))
     for name, times in (("first", firsts), ("last", lasts)):
         times.sort()
         for share in (50, 99):
             value = times[min(len(times) * share // 100, len(times) - 1)]
             what = f"commit to the {name} of {LISTENERS} listeners, p{share}"
             figures.add(what, "enrichd", value * 1000, "ms")
-
-
-async def a_key(dsn: str) -> str:
-    """Make a key of the workspace."""
-    key = key_of(secrets.randbits(46), secrets.randbits(256))
-    key_id = id_of(key)
-    assert key_id is not None
-    opened = Database(dsn, name="bench")
-    async with opened.connection() as conn:
-        await api_keys.insert(
-            conn,
-            key_id=key_id,
-            workspace_id="bench",
-            name="bench",
-            key_hash=hash_of(key),
-            scopes=("read",),
-            keep_s=None,
-        )
-    await opened.close()
-    return key
 
 
 async def measured(dsn: str, port: int, key: str, jobs: int) -> tuple[list[float], list[float]]:
